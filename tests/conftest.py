@@ -1,0 +1,138 @@
+"""Session servers, the rule for missing ones, and a summary of what ran against what."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections import Counter, defaultdict
+from collections.abc import Generator, Iterable, Iterator
+from typing import Any
+
+import pytest
+
+from tests import services
+
+REQUIRED = os.environ.get("TENANTRY_REQUIRE_SERVICES") == "1"
+
+with contextlib.suppress(ImportError):
+    from hypothesis import HealthCheck, settings
+
+    settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.register_profile("ci", parent=settings.get_profile("tests"), derandomize=True)
+    settings.load_profile("ci" if REQUIRED else "tests")
+
+
+@pytest.fixture(scope="session")
+def valkey_url() -> Iterator[str]:
+    """An embedded Valkey of this session, yours to flush."""
+    with services.valkey_server() as server:
+        yield _record("valkey_url", server.url)
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> Iterator[str]:
+    """A redis-server of this session, yours to flush."""
+    with services.redis_server() as server:
+        yield _record("redis_url", server.url)
+
+
+@pytest.fixture(scope="session")
+def rabbitmq_url() -> Iterator[str]:
+    """A virtual host of the running RabbitMQ (or its default one: use unique queue names)."""
+    with services.rabbitmq() as url:
+        yield _record("rabbitmq_url", url)
+
+
+@pytest.fixture(scope="session")
+def postgres_dsn() -> Iterator[str]:
+    """A database of this session; the role is a superuser, so make your own for row security."""
+    with services.postgres() as dsn:
+        yield _record("postgres_dsn", dsn)
+
+
+@pytest.fixture(scope="session")
+def pgvector_dsn() -> Iterator[str]:
+    """A database of this session on a PostgreSQL that has pgvector; the role is a superuser."""
+    with services.embedded_postgres() as dsn:
+        yield _record("pgvector_dsn", dsn)
+
+
+# --- a missing server: a skip here, a failure where every service is required -------------------
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup() -> Generator[None, Any, Any]:
+    """Apply the rule to the servers that fixtures start."""
+    return (yield from _judged())
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Generator[None, Any, Any]:
+    """Apply the rule to the servers that tests start themselves."""
+    return (yield from _judged())
+
+
+def _judged() -> Generator[None, Any, Any]:
+    try:
+        return (yield)
+    except services.Missing as problem:
+        if REQUIRED:
+            pytest.fail(f"TENANTRY_REQUIRE_SERVICES=1, and this test {problem}", pytrace=False)
+        pytest.skip(str(problem))
+
+
+# --- the summary; user_properties travel from xdist workers to the controller -------------------
+
+_behind: dict[str, str] = {}
+_seen = 0
+
+
+def _record(fixture: str, value: str) -> str:
+    _behind[fixture] = services.used[-1]
+    return value
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
+    """Note on the report the servers that the test has used."""
+    global _seen
+    fresh, _seen = services.used[_seen:], len(services.used)
+    named = [_behind[name] for name in getattr(item, "fixturenames", ()) if name in _behind]
+    known = {value for _, value in item.user_properties}
+    item.user_properties += [
+        ("server", s) for s in dict.fromkeys([*fresh, *named]) if s not in known
+    ]
+    return (yield)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Say plainly what ran against what, and what was skipped for want of what."""
+    terminalreporter.section("what ran against what")
+    for line in [*_ran(terminalreporter.stats), *_wanting(terminalreporter.stats)]:
+        terminalreporter.write_line(line)
+
+
+def _ran(stats: dict[str, list[Any]]) -> Iterable[str]:
+    tests: Counter[str] = Counter()
+    servers: dict[str, set[str]] = defaultdict(set)
+    for outcome in ("passed", "failed", "error"):
+        for report in stats.get(outcome, ()):
+            path = report.nodeid.partition("::")[0]
+            tests[path] += 1
+            servers[path].update(v for n, v in report.user_properties if n == "server")
+    by_servers: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    for path in sorted(tests):
+        by_servers[tuple(sorted(servers[path]))].append(f"{path} ({tests[path]})")
+    for names, paths in sorted(by_servers.items()):
+        yield f"{', '.join(names) or 'no server'}: {', '.join(paths)}"
+
+
+def _wanting(stats: dict[str, list[Any]]) -> Iterable[str]:
+    reasons: Counter[str] = Counter()
+    for report in stats.get("skipped", ()):
+        reason = report.longrepr[-1] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        reasons[reason.removeprefix("Skipped: ")] += 1
+    for reason, count in sorted(reasons.items()):
+        yield f"SKIPPED {count}: {reason}"
+    if not reasons:
+        yield "nothing was skipped"
