@@ -57,6 +57,25 @@ def pgvector_dsn() -> Iterator[str]:
         yield _record("pgvector_dsn", dsn)
 
 
+# --- the part of the suite that every Python runs in CI -------------------------------------------
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add ``--core``."""
+    parser.addoption("--core", action="store_true", help="of tests/integration, only what is marked core")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With ``--core``, leave out the integration tests that are not marked ``core``."""
+    if not config.getoption("--core"):
+        return
+    integration = config.rootpath / "tests" / "integration"
+    out = [i for i in items if i.path.is_relative_to(integration) and not i.get_closest_marker("core")]
+    config.hook.pytest_deselected(items=out)
+    kept = set(items) - set(out)
+    items[:] = [item for item in items if item in kept]
+
+
 # --- a missing server: a skip here, a failure where every service is required -------------------
 
 
@@ -99,9 +118,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
     fresh, _seen = services.used[_seen:], len(services.used)
     named = [_behind[name] for name in getattr(item, "fixturenames", ()) if name in _behind]
     known = {value for _, value in item.user_properties}
-    item.user_properties += [
-        ("server", s) for s in dict.fromkeys([*fresh, *named]) if s not in known
-    ]
+    item.user_properties += [("server", s) for s in dict.fromkeys([*fresh, *named]) if s not in known]
     return (yield)
 
 

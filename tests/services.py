@@ -112,9 +112,7 @@ def valkey_binary() -> str:
 
 
 @contextlib.contextmanager
-def redis_server(
-    *options: str, binary: str | None = None, port: int | None = None
-) -> Iterator[Server]:
+def redis_server(*options: str, binary: str | None = None, port: int | None = None) -> Iterator[Server]:
     """A ``redis-server`` of its own on a free port, no persistence; yours to flush.
 
     ``options`` are command-line arguments of the server (``"--maxclients", "10"``).
@@ -180,9 +178,7 @@ def _answers(process: subprocess.Popen[bytes], port: int, *, seconds: float = 15
 
 
 def _version_of(binary: str) -> str:
-    output = subprocess.run(
-        [binary, "--version"], capture_output=True, text=True, check=True
-    ).stdout
+    output = subprocess.run([binary, "--version"], capture_output=True, text=True, check=True).stdout
     found = re.search(r"v=(\S+)", output)
     return found[1] if found else "?"
 
@@ -200,9 +196,7 @@ def redis_command(server: Server, *words: str | int) -> bytes:
 
 
 @contextlib.contextmanager
-def redis_cluster(
-    *options: str, nodes: int = 3, binary: str | None = None
-) -> Iterator[tuple[Server, ...]]:
+def redis_cluster(*options: str, nodes: int = 3, binary: str | None = None) -> Iterator[tuple[Server, ...]]:
     """A cluster of primaries that covers all slots; ``binary=valkey_binary()`` for Valkey's."""
     with contextlib.ExitStack() as stack:
         servers = tuple(
@@ -233,9 +227,7 @@ def _join(servers: Sequence[Server]) -> None:
     for server in servers[1:]:
         bus = _option(server, "cluster-port")
         redis_command(servers[0], "CLUSTER", "MEET", server.host, server.port, bus)
-    wait_until(
-        lambda: all(_whole(server, len(servers)) for server in servers), "the cluster to join"
-    )
+    wait_until(lambda: all(_whole(server, len(servers)) for server in servers), "the cluster to join")
 
 
 def _option(server: Server, name: str) -> int:
@@ -261,9 +253,7 @@ def redis_sentinel(*, binary: str | None = None) -> Iterator[SentinelSetup]:
     """A primary and a sentinel with quorum 1."""
     with contextlib.ExitStack() as stack:
         primary = stack.enter_context(redis_server(binary=binary))
-        directory = Path(
-            stack.enter_context(tempfile.TemporaryDirectory(prefix="tenantry-sentinel-"))
-        )
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tenantry-sentinel-")))
         port = free_port()
         config = directory / "sentinel.conf"
         config.write_text(
@@ -311,9 +301,7 @@ def redis_tls() -> Iterator[TlsSetup]:
         certificate = authority.issue_cert("localhost", "127.0.0.1")
         authority.cert_pem.write_to_path(str(directory / "ca.pem"))
         certificate.private_key_pem.write_to_path(str(directory / "key.pem"))
-        (directory / "cert.pem").write_bytes(
-            b"".join(b.bytes() for b in certificate.cert_chain_pems)
-        )
+        (directory / "cert.pem").write_bytes(b"".join(b.bytes() for b in certificate.cert_chain_pems))
         socket_path = directory / "redis.sock"
         with redis_server(
             "--tls-port",
@@ -559,9 +547,7 @@ def _await_ready(worker: Worker, seconds: float) -> None:
     deadline = time.monotonic() + seconds
     while " ready." not in worker.log():
         if worker.process.poll() is not None:
-            raise RuntimeError(
-                f"the worker ended with {worker.process.returncode}:\n{worker.log()}"
-            )
+            raise RuntimeError(f"the worker ended with {worker.process.returncode}:\n{worker.log()}")
         if time.monotonic() > deadline:
             raise TimeoutError(f"the worker was not ready in {seconds:g} s:\n{worker.log()}")
         time.sleep(0.05)
