@@ -1,0 +1,73 @@
+"""Refuse a plain ``with`` scope in the frame of a generator.
+
+Each step of a generator may run in another context: what was entered in one step is then not active in
+the next, and where the context is kept, the generator's consumer runs in the generator's tenant.
+"""
+
+from __future__ import annotations
+
+from types import FrameType
+
+from tenantry.errors import ScopeOrderError
+from tenantry.steps import CO_ASYNC_GENERATOR, CO_GENERATOR
+
+__all__ = ["refuse_generator_frame"]
+
+_GENERATOR = CO_GENERATOR | CO_ASYNC_GENERATOR
+_CO_ITERABLE_COROUTINE = 0x100  # @types.coroutine: a coroutine in all but its flags
+
+# Drivers that are known to run every step of a generator in one context.
+_DRIVERS = frozenset({"contextlib", "_pytest", "pytest_asyncio"})
+_ASYNC_DRIVERS = frozenset({"anyio"})
+
+# What calls a function in a worker thread. Steps that come from there run each in a copy of the context.
+# https://github.com/fastapi/fastapi/issues/953
+_WORKERS = frozenset(
+    {
+        "anyio._backends._asyncio",
+        "anyio._backends._trio",
+        "asgiref.sync",
+        "concurrent.futures.thread",
+        "gevent.threadpool",
+        "threading",
+        "trio._threads",
+    }
+)
+
+
+def refuse_generator_frame(frame: FrameType, scope: str, *, allowed: bool) -> None:
+    """Raise ``ScopeOrderError`` if ``frame``, which enters ``scope``, is a generator's with an unknown driver."""
+    flags = frame.f_code.co_flags
+    if not flags & _GENERATOR or allowed or flags & _CO_ITERABLE_COROUTINE or _is_driven_safely(frame, flags):
+        return
+    raise ScopeOrderError(
+        f"`with {scope}(...)` in a function, where one context sees entry and exit (decorate the generator with "
+        f"@{scope}(...), wrap it in carry_tenant(...), or, if its driver is known to keep the context, "
+        "pass in_generator=True)",
+        f"it in the frame of the generator {frame.f_code.co_name!r}, each step of which may run in another context",
+    )
+
+
+def _is_driven_safely(frame: FrameType, flags: int) -> bool:
+    driver = frame.f_back
+    if driver is None:
+        return False
+    package = _module(driver).partition(".")[0]
+    if package in _ASYNC_DRIVERS:
+        return bool(flags & CO_ASYNC_GENERATOR)
+    if package not in _DRIVERS:
+        return False
+    return package != "contextlib" or not _is_called_by_worker(driver)
+
+
+def _is_called_by_worker(frame: FrameType) -> bool:
+    """Tell whether the call into contextlib that ``frame`` belongs to was made by a worker thread's loop."""
+    caller: FrameType | None = frame
+    while caller is not None and _module(caller) == "contextlib":
+        caller = caller.f_back
+    return caller is not None and _module(caller) in _WORKERS
+
+
+def _module(frame: FrameType) -> str:
+    name = frame.f_globals.get("__name__")
+    return name if isinstance(name, str) else ""

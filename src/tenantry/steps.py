@@ -1,0 +1,189 @@
+"""Run every step of a callable, coroutine or generator inside a context manager of ours.
+
+One implementation for the decorator forms of the scopes, for ``carry_tenant`` and for ``detached``.
+Nothing here knows what a tenant is.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from contextlib import AbstractContextManager
+from types import AsyncGeneratorType, CoroutineType, FunctionType, GeneratorType, MethodType
+from typing import Any, TypeVar, cast
+
+__all__ = ["CO_ASYNC_GENERATOR", "CO_GENERATOR", "bound_to", "bound_to_function"]
+
+# Flags of code objects, as documented for the module `inspect`, which is too slow to import here.
+CO_GENERATOR = 0x20
+CO_COROUTINE = 0x80
+CO_ASYNC_GENERATOR = 0x200
+
+Step = Callable[[], AbstractContextManager[object]]
+_T = TypeVar("_T")
+_F = TypeVar("_F", bound=Callable[..., object])
+
+
+def bound_to(target: _T, *, step: Step) -> _T:
+    """Return the same kind of thing as ``target``, each step of which runs inside ``step()``."""
+    held = _held(target, step, step)
+    if held is not None:
+        return cast(_T, held)
+    if callable(target):
+        return cast(_T, _bound_callable(target, step, step, _nothing))
+    raise TypeError(
+        f"a callable, a coroutine or a generator was expected, not {type(target).__name__}; "
+        "hand over the function itself, or the coroutine before it is made a task"
+    )
+
+
+def bound_to_function(
+    function: _F, *, step: Step, final: Step, on_call: Callable[[], None] | None = None
+) -> _F:
+    """Return ``function`` as a decorator does: calls and steps run inside ``step()``, finalisers inside ``final()``.
+
+    Raises:
+        TypeError: ``function`` is a class or no callable at all.
+    """
+    if isinstance(function, type) or not callable(function):
+        raise TypeError(
+            f"this decorates functions and other callables, not {type(function).__name__} {function!r:.40}"
+        )
+    return cast(_F, _bound_callable(function, step, final, on_call or _nothing))
+
+
+def _nothing() -> None:
+    return None
+
+
+def _code_flags(target: object) -> int:
+    """Return the flags of the code that calling ``target`` runs, seen through methods and partials."""
+    while True:
+        if isinstance(target, functools.partial):
+            target = target.func
+        elif isinstance(target, MethodType):
+            target = target.__func__
+        elif isinstance(target, staticmethod):
+            target = target.__func__
+        elif isinstance(target, FunctionType):
+            return target.__code__.co_flags
+        else:
+            target = getattr(type(target), "__call__", None)
+            if not isinstance(target, FunctionType):
+                return 0
+
+
+def _held(target: object, step: Step, final: Step) -> object | None:
+    """Return a coroutine or generator object bound to ``step``, or ``None`` for anything else."""
+    if isinstance(target, CoroutineType):
+        return _coroutine(target, step)
+    if isinstance(target, GeneratorType):
+        return _generator_function(lambda: target, step, final, _nothing)()
+    if isinstance(target, AsyncGeneratorType):
+        return _async_generator_function(lambda: target, step, final, _nothing)()
+    return None
+
+
+def _bound_callable(
+    function: Callable[..., Any], step: Step, final: Step, on_call: Callable[[], None]
+) -> Callable[..., Any]:
+    flags = _code_flags(function)
+    if flags & CO_COROUTINE:
+        wrapper = _coroutine_function(function, step, on_call)
+    elif flags & CO_GENERATOR:
+        wrapper = _generator_function(function, step, final, on_call)
+    elif flags & CO_ASYNC_GENERATOR:
+        wrapper = _async_generator_function(function, step, final, on_call)
+    else:
+        wrapper = _plain_function(function, step, final, on_call)
+    # The attributes of a callable object are its own affair; those of a function go along.
+    updated = functools.WRAPPER_UPDATES if isinstance(function, FunctionType) else ()
+    return functools.wraps(function, updated=updated)(wrapper)
+
+
+async def _coroutine(coroutine: Coroutine[Any, Any, Any], step: Step) -> Any:
+    with step():
+        return await coroutine
+
+
+def _plain_function(
+    function: Callable[..., Any], step: Step, final: Step, on_call: Callable[[], None]
+) -> Callable[..., Any]:
+    def plain_function(*args: Any, **kwargs: Any) -> Any:
+        on_call()
+        with step():
+            result = function(*args, **kwargs)
+        # A wrapper around a coroutine function is a plain function: what it returns has yet to run.
+        held = _held(result, step, final)
+        return result if held is None else held
+
+    return plain_function
+
+
+def _coroutine_function(
+    function: Callable[..., Any], step: Step, on_call: Callable[[], None]
+) -> Callable[..., Any]:
+    async def coroutine_function(*args: Any, **kwargs: Any) -> Any:
+        on_call()
+        with step():
+            return await function(*args, **kwargs)
+
+    return coroutine_function
+
+
+def _generator_function(
+    function: Callable[..., Any], step: Step, final: Step, on_call: Callable[[], None]
+) -> Callable[..., Any]:
+    def generator_function(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
+        on_call()
+        inner = function(*args, **kwargs)
+        advance, argument = inner.send, None
+        try:
+            while True:
+                with step():
+                    try:
+                        item = advance(argument)
+                    except StopIteration as stop:
+                        return stop.value
+                try:
+                    argument = yield item
+                    advance = inner.send
+                except GeneratorExit:
+                    raise
+                except BaseException as error:  # noqa: BLE001 - what the consumer throws is the generator's
+                    advance, argument = inner.throw, error
+        finally:
+            if inner.gi_frame is not None:
+                with final():
+                    inner.close()
+
+    return generator_function
+
+
+def _async_generator_function(
+    function: Callable[..., Any], step: Step, final: Step, on_call: Callable[[], None]
+) -> Callable[..., Any]:
+    async def async_generator_function(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
+        on_call()
+        inner = function(*args, **kwargs)
+        advance, argument = inner.asend, None
+        try:
+            while True:
+                with step():
+                    try:
+                        item = await advance(argument)
+                    except StopAsyncIteration:
+                        return
+                try:
+                    argument = yield item
+                    advance = inner.asend
+                except GeneratorExit:
+                    raise
+                except BaseException as error:  # noqa: BLE001 - what the consumer throws is the generator's
+                    advance, argument = inner.athrow, error
+        finally:
+            if inner.ag_frame is not None:
+                with final():
+                    await inner.aclose()
+
+    return async_generator_function
