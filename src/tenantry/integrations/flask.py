@@ -63,12 +63,14 @@ def init_app(
             context. Default: a problem document.
 
     Raises:
-        TypeError: An option is missing, unknown or of the wrong type.
+        TypeError: The app or an option is missing, unknown or of the wrong type.
         ValueError: An exempt path does not begin with a slash.
         RuntimeError: The app has been initialised before.
 
     ``request.session`` of the resolvers is the session of this app, opened when it is first read.
     """
+    if not isinstance(app, flask.Flask):
+        raise TypeError(f"init_app takes a Flask app, not {type(app).__name__}")
     if _EXTENSION in app.extensions:
         raise RuntimeError("tenantry is initialised on this Flask app already; options cannot be merged")
     gate = Gate(

@@ -67,8 +67,6 @@ class TenantMiddleware:
             asynchronous=False,
         )
 
-    def __call__(
-        self, environ: dict[str, Any], start_response: Callable[..., Any]
-    ) -> Iterable[bytes]:
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Serve one request."""
         return serve(self._gate, WsgiRequest(environ), self.app, start_response, as_wsgi_app)

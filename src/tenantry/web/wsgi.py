@@ -13,6 +13,7 @@ from tenantry.web.steps import needs_await, run_to_end
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from contextlib import AbstractContextManager
 
     from tenantry.ids import TenantId
     from tenantry.web.gate import Gate
@@ -93,7 +94,7 @@ def _problem_app(problem: Problem) -> WsgiApp:
 
 
 def _is_finished(body: Iterable[bytes], environ: dict[str, Any]) -> bool:
-    """Tell a body whose parts are there already, or that the server sends as a file: no code of the app runs."""
+    """Tell a body of which no code of the app runs: its parts are there, or the server sends a file."""
     wrapper = environ.get("wsgi.file_wrapper")
     return type(body) in (list, tuple) or (isinstance(wrapper, type) and isinstance(body, wrapper))
 
@@ -103,10 +104,10 @@ class _Body:
 
     __slots__ = ("__weakref__", "_body", "_context", "_scope")
 
-    def __init__(self, body: Any, context: Context, scope: unit_of_work) -> None:
+    def __init__(self, body: Any, context: Context, scope: AbstractContextManager[None]) -> None:
         self._body = body
         self._context = context
-        self._scope: unit_of_work | None = scope
+        self._scope: AbstractContextManager[None] | None = scope
 
     def __iter__(self) -> Iterator[bytes]:
         return _Iterator(self, self._context.run(iter, self._body), self._context)
