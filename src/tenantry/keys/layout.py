@@ -89,7 +89,8 @@ def owner_of(key: str | bytes) -> TenantId | None:
     Raises:
         TypeError: ``key`` is neither.
     """
-    found = split_owner(key_text(key) or "")
+    text = str(key, "utf-8", "surrogateescape") if isinstance(key, bytes | bytearray) else key_text(key)
+    found = split_owner(text or "")
     return None if found is None else found[0]
 
 
