@@ -13,6 +13,8 @@ try:
 except ModuleNotFoundError as error:
     if error.name != "redis":
         raise
-    raise ImportError(
-        "tenantry.integrations.redis needs redis-py: pip install tenantry[redis]"
-    ) from error
+    raise ImportError("tenantry.integrations.redis needs redis-py: pip install tenantry[redis]") from error
+
+from tenantry.integrations.redis.guarding import guard
+
+__all__ = ["guard"]

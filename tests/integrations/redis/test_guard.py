@@ -1,0 +1,450 @@
+"""guard on a client of one server, over fakeredis: nothing foreign is sent, nothing breaks."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+pytest.importorskip("redis")
+pytest.importorskip("fakeredis")
+
+import fakeredis
+import redis
+
+from tenantry import NoTenantError, TenancyError, tenant_scope, without_tenant
+from tenantry.errors import CrossTenantError, UnknownCommandError
+from tenantry.integrations.redis import guard
+
+
+@pytest.fixture
+def server() -> Any:
+    """One fake server for guarded and plain clients."""
+    return fakeredis.FakeServer()
+
+
+@pytest.fixture
+def plain(server: Any) -> Any:
+    """A client that was never guarded, with a key of each tenant."""
+    client = fakeredis.FakeRedis(server=server)
+    client.mset({"acme:1": "a", "globex:1": "secret"})
+    return client
+
+
+@pytest.fixture
+def client(server: Any, plain: Any) -> Any:
+    """A guarded client."""
+    return guard(fakeredis.FakeRedis(server=server))
+
+
+@contextlib.contextmanager
+def writes_nothing(plain: Any) -> Iterator[None]:
+    """The server holds afterwards what it held before."""
+
+    def content() -> dict[bytes, bytes]:
+        return {key: plain.dump(key) for key in plain.keys()}
+
+    before = content()
+    yield
+    assert content() == before
+
+
+def test_guard_returns_the_same_client_and_leaves_its_type(server: Any) -> None:
+    """The client is changed in place and stays an instance of what it was."""
+    client = fakeredis.FakeRedis(server=server)
+    assert guard(client) is client
+    assert isinstance(client, fakeredis.FakeRedis)
+    assert type(client).__name__ == "FakeRedis"
+
+
+def test_guard_passes_own_and_refuses_foreign(client: Any, plain: Any) -> None:
+    """The two things that it is for."""
+    with tenant_scope("acme"):
+        assert client.get("acme:1") == b"a"
+        with writes_nothing(plain), pytest.raises(CrossTenantError, match="GET, argument 1"):
+            client.get("globex:1")
+        with writes_nothing(plain), pytest.raises(CrossTenantError, match="MSET, argument 3"):
+            client.mset({"acme:2": 1, "globex:2": 2})
+
+
+def test_guard_refuses_everything_without_a_tenant(client: Any, plain: Any) -> None:
+    """No tenant, explicitly none or not, is no tenant."""
+    with writes_nothing(plain), pytest.raises(NoTenantError, match="SET needs an active tenant"):
+        client.set("acme:2", 1)
+    with (
+        without_tenant(reason="test"),
+        writes_nothing(plain),
+        pytest.raises(NoTenantError, match="without_tenant"),
+    ):
+        client.set("acme:2", 1)
+    assert client.ping()
+
+
+def test_guard_is_idempotent(client: Any) -> None:
+    """Guarding twice is guarding once; the second call may add commands."""
+    kind, pool = type(client), type(client.connection_pool)
+    assert guard(client) is client
+    assert (type(client), type(client.connection_pool)) == (kind, pool)
+    with tenant_scope("acme"):
+        with pytest.raises(UnknownCommandError, match=r"MYMOD\.GET"):
+            client.execute_command("MYMOD.GET", "acme:1")
+        guard(client, commands={"mymod.get": 1})
+        with pytest.raises(CrossTenantError, match=r"MYMOD\.GET, argument 1"):
+            client.execute_command("MYMOD.GET", "globex:1")
+        with pytest.raises(redis.ResponseError, match="unknown command"):
+            client.execute_command("MYMOD.GET", "acme:1")
+
+
+def test_declared_commands_are_of_one_client(client: Any, server: Any) -> None:
+    """Another client does not know them."""
+    other = guard(fakeredis.FakeRedis(server=server), commands={"MYMOD.GET": 1})
+    with tenant_scope("acme"):
+        with pytest.raises(redis.ResponseError, match="unknown command"):
+            other.execute_command("MYMOD.GET", "acme:1")
+        with pytest.raises(UnknownCommandError, match=r"MYMOD\.GET"):
+            client.execute_command("MYMOD.GET", "acme:1")
+
+
+@pytest.mark.parametrize("thing", [None, "redis://", object(), redis.ConnectionPool(), redis.Redis, 1])
+def test_guard_refuses_what_is_no_client(thing: Any) -> None:
+    """Only clients of redis-py's can be guarded."""
+    with pytest.raises(TypeError, match="guard takes"):
+        guard(thing)
+
+
+@pytest.mark.parametrize("commands", [{"X": "1"}, {"X": -1}])
+def test_guard_with_a_bad_option_changes_nothing(server: Any, commands: Any) -> None:
+    """The option is checked first."""
+    client = fakeredis.FakeRedis(server=server)
+    kind = type(client)
+    with pytest.raises((TypeError, ValueError), match="position"):
+        guard(client, commands=commands)
+    assert type(client) is kind
+
+
+SMUGGLED = [
+    ("GET globex:1",),
+    (b"GET globex:1",),
+    ("GET\tglobex:1",),
+    ("GET\nglobex:1",),
+    ("mEmOrY usage", "globex:1"),
+    ("MEMORY", b"USAGE", "globex:1"),
+    (b"MEMORY USAGE", "globex:1"),
+    (" GET ", "globex:1"),
+    ("", "GET", "globex:1"),
+    (" ", "GET", "globex:1"),
+    ("MGET acme:1", "globex:1"),
+    (bytearray(b"GET globex:1"),),
+    (b"GET\tglobex:1",),
+    (b"GET\x0bglobex:1",),
+]
+
+
+@pytest.mark.parametrize("words", SMUGGLED)
+def test_first_argument_cannot_smuggle_a_key(client: Any, words: tuple[Any, ...]) -> None:
+    """The packers split the first argument; so does the guard."""
+    with tenant_scope("acme"), pytest.raises((CrossTenantError, UnknownCommandError), match="refused"):
+        client.execute_command(*words)
+
+
+def test_first_argument_that_splits_into_own_keys_passes(client: Any) -> None:
+    """Splitting is not refused by itself."""
+    with tenant_scope("acme"):
+        assert client.execute_command("MGET acme:1", "acme:2") == [b"a", None]
+        assert client.execute_command("get\tacme:1") == b"a"
+
+
+class Lying(str):
+    """Text that encodes, compares and prints as another."""
+
+    __slots__ = ()
+
+    def encode(self, *args: Any) -> bytes:
+        return b"globex:1"
+
+    def __str__(self) -> str:
+        return "globex:1"
+
+    def __eq__(self, other: object) -> bool:
+        return other == "acme:1"
+
+    def __hash__(self) -> int:
+        return hash("acme:1")
+
+    def startswith(self, *args: Any) -> bool:
+        return True
+
+
+def test_text_that_lies_counts_by_its_underlying_value(client: Any, plain: Any) -> None:
+    """What was judged is what is sent, for subclasses of str."""
+    with tenant_scope("acme"):
+        assert client.get(Lying("acme:1")) == b"a"
+        with pytest.raises(CrossTenantError, match="GET"):
+            client.get(Lying("globex:1"))
+        assert client.set(Lying("acme:2"), "x")
+    assert plain.get("acme:2") == b"x"
+
+
+@pytest.mark.parametrize("make", [bytearray, memoryview, lambda raw: memoryview(bytearray(raw))])
+def test_buffers_are_judged_and_sent_by_their_bytes(client: Any, make: Any) -> None:
+    """Bytearray and memoryview keys work, and are refused where they are foreign."""
+    with tenant_scope("acme"):
+        assert client.get(make(b"acme:1")) == b"a"
+        with pytest.raises(CrossTenantError, match="GET"):
+            client.get(make(b"globex:1"))
+
+
+def test_buffer_that_changes_after_it_was_queued_does_not_change_the_command(client: Any, plain: Any) -> None:
+    """A pipeline keeps the bytes that it judged."""
+    key = bytearray(b"acme:22")
+    with tenant_scope("acme"):
+        pipe = client.pipeline().set(memoryview(key), "x")
+        key[:] = b"globex1"[:7]
+        pipe.execute()
+    assert plain.get("acme:22") == b"x"
+
+
+@pytest.mark.parametrize("value", [None, True, object(), [b"x"]])
+def test_values_that_redis_py_does_not_send_stay_its_own_error(client: Any, value: Any) -> None:
+    """The guard does not widen what may be sent."""
+    with tenant_scope("acme"), pytest.raises(redis.DataError, match=r"Invalid input|must be"):
+        client.set("acme:1", value)
+
+
+@pytest.mark.parametrize("value", [1, -5, 1.5, 10**30, "é", b"\xff", bytearray(b"x"), memoryview(b"y"), ""])
+def test_values_arrive_as_without_the_guard(client: Any, plain: Any, value: Any) -> None:
+    """What is sent is byte for byte what an unguarded client sends."""
+    with tenant_scope("acme"):
+        client.set("acme:v", value)
+    plain.set("globex:v", value)
+    assert plain.get("acme:v") == plain.get("globex:v")
+
+
+def test_connection_serves_on_after_a_thousand_refusals(client: Any) -> None:
+    """A refusal neither breaks nor leaks a connection, and is not retried."""
+    pool = client.connection_pool
+    with tenant_scope("acme"):
+        for _ in range(1000):
+            with pytest.raises(CrossTenantError, match="GET"):
+                client.get("globex:1")
+            assert client.get("acme:1") == b"a"
+    assert len(pool._available_connections) == 1
+    assert not pool._in_use_connections
+
+
+def test_refusal_needs_no_server() -> None:
+    """It comes before a connection is asked for."""
+    client = guard(redis.Redis(port=1))
+    with tenant_scope("acme"), pytest.raises(CrossTenantError, match="GET"):
+        client.get("globex:1")
+    with pytest.raises(NoTenantError, match="GET"):
+        client.get("acme:1")
+
+
+# --- pipelines -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("transaction", [True, False])
+def test_pipeline_with_one_foreign_command_writes_nothing(client: Any, plain: Any, transaction: bool) -> None:
+    """It is refused when it is queued, and the rest is not sent."""
+    with tenant_scope("acme"), writes_nothing(plain), pytest.raises(CrossTenantError, match="SET"):
+        client.pipeline(transaction=transaction).set("acme:2", 1).set("globex:2", 2).execute()
+
+
+@pytest.mark.parametrize("transaction", [True, False])
+def test_pipeline_belongs_to_the_tenant_of_its_first_command(
+    client: Any, plain: Any, transaction: bool
+) -> None:
+    """Under another tenant or none it raises, and keeps what it holds."""
+    pipe = client.pipeline(transaction=transaction)
+    with tenant_scope("acme"):
+        pipe.set("acme:2", 1)
+    with writes_nothing(plain):
+        with pytest.raises(NoTenantError, match="EXEC"):
+            pipe.execute()
+        with tenant_scope("globex"):
+            with pytest.raises(CrossTenantError, match=r"EXEC.*pipeline"):
+                pipe.execute()
+            with pytest.raises(CrossTenantError, match=r"SET.*pipeline"):
+                pipe.set("globex:2", 1)
+    with tenant_scope("acme"):
+        assert pipe.execute() == [True]
+    with tenant_scope("globex"):
+        assert pipe.set("globex:2", 1).execute() == [True]
+
+
+def test_pipeline_that_was_reset_is_free_again(client: Any) -> None:
+    """reset() ends what it remembers."""
+    pipe = client.pipeline()
+    with tenant_scope("acme"):
+        pipe.set("acme:2", 1)
+    pipe.reset()
+    with tenant_scope("globex"):
+        assert pipe.set("globex:2", 1).execute() == [True]
+
+
+def test_watch_and_transaction_work_and_are_judged(client: Any, plain: Any) -> None:
+    """WATCH is sent at once; its keys are judged as all others."""
+    with tenant_scope("acme"):
+        with client.pipeline() as pipe:
+            pipe.watch("acme:1")
+            assert pipe.get("acme:1") == b"a"
+            pipe.multi()
+            pipe.set("acme:1", "b")
+            assert pipe.execute() == [True]
+        with client.pipeline() as pipe, pytest.raises(CrossTenantError, match="WATCH"):
+            pipe.watch("acme:1", "globex:1")
+        assert client.transaction(lambda pipe: pipe.multi() or pipe.get("acme:1"), "acme:1") == [b"b"]
+
+
+def test_pipeline_left_watching_is_cleaned_up_without_a_tenant(client: Any) -> None:
+    """The UNWATCH of reset() passes with no tenant."""
+    with tenant_scope("acme"):
+        pipe = client.pipeline()
+        pipe.watch("acme:1")
+    pipe.reset()
+    with tenant_scope("acme"):
+        assert client.get("acme:1") == b"a"
+
+
+# --- what was made earlier, and copies -----------------------------------------------------------
+
+
+def test_pipeline_and_pubsub_made_earlier_are_guarded(server: Any, plain: Any) -> None:
+    """They share the pool of their client."""
+    client = fakeredis.FakeRedis(server=server)
+    pipe, pubsub = client.pipeline(), client.pubsub()
+    guard(client)
+    with tenant_scope("acme"), writes_nothing(plain):
+        with pytest.raises(CrossTenantError, match="SET"):
+            pipe.set("globex:1", 1).execute()
+        with pytest.raises(CrossTenantError, match="SUBSCRIBE"):
+            pubsub.subscribe("globex:ch")
+    with pytest.raises(NoTenantError):
+        client.pipeline().set("acme:1", 1).execute()
+
+
+def test_pipeline_queued_earlier_is_judged_when_it_is_executed(server: Any, plain: Any) -> None:
+    """What was queued before the guard came is not sent unjudged."""
+    client = fakeredis.FakeRedis(server=server)
+    pipe = client.pipeline().set("acme:2", 1).set("globex:1", 1)
+    guard(client)
+    with tenant_scope("acme"), writes_nothing(plain), pytest.raises(CrossTenantError, match="SET"):
+        pipe.execute()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        copy.copy,
+        lambda client: client.client(),
+        lambda client: type(client)(connection_pool=client.connection_pool),
+    ],
+)
+def test_copies_are_guarded(client: Any, make: Any) -> None:
+    """A second client of the same class or pool is guarded."""
+    twin = make(client)
+    with tenant_scope("acme"):
+        assert twin.get("acme:1") == b"a"
+        with pytest.raises(CrossTenantError, match="GET"):
+            twin.get("globex:1")
+
+
+def test_connections_that_are_checked_out_are_guarded(server: Any, plain: Any) -> None:
+    """A connection in use when the guard comes judges from then on."""
+    client = fakeredis.FakeRedis(server=server)
+    client.get("acme:1")
+    idle = client.connection_pool._available_connections[0]
+    taken = fakeredis.FakeRedis(connection_pool=client.connection_pool, single_connection_client=True)
+    held = client.connection_pool.get_connection()
+    guard(client)
+    for connection in (idle, held, taken.connection):
+        if connection is not None:
+            with pytest.raises(NoTenantError, match="GET"):
+                connection.send_command("GET", "globex:1")
+    with tenant_scope("acme"), pytest.raises(CrossTenantError, match="GET"):
+        taken.get("globex:1")
+
+
+# --- scripts and locks ---------------------------------------------------------------------------
+
+
+def test_script_registered_at_import_serves_any_tenant(client: Any) -> None:
+    """Its keys are judged at each call."""
+    script = client.register_script("return redis.call('get', KEYS[1])")
+    for tenant, value in (("acme", b"a"), ("globex", b"secret")):
+        with tenant_scope(tenant):
+            assert script(keys=[f"{tenant}:1"]) == value
+    with tenant_scope("acme"), pytest.raises(CrossTenantError, match="EVALSHA, argument 3"):
+        script(keys=["globex:1"])
+    with pytest.raises(NoTenantError, match="EVALSHA"):
+        script(keys=["acme:1"])
+
+
+def test_script_registered_under_a_tenant_is_that_tenants(client: Any) -> None:
+    """Its text may hold what is the tenant's."""
+    with tenant_scope("acme"):
+        script = client.register_script("return redis.call('get', KEYS[1])")
+        assert script(keys=["acme:1"]) == b"a"
+    with tenant_scope("globex"), pytest.raises(CrossTenantError, match="script belongs to another tenant"):
+        script(keys=["globex:1"])
+
+
+def test_no_error_of_the_guard_is_retried_or_swallowed(client: Any) -> None:
+    """redis-py retries connection errors and collects response errors; these are neither."""
+    with tenant_scope("acme"):
+        for call in (lambda: client.get("x"), lambda: client.execute_command("NOPE"), client.flushall):
+            with pytest.raises(TenancyError):
+                call()
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "monitor",
+        "flushall",
+        "flushdb",
+        "randomkey",
+        "dbsize",
+        "info",
+        "config_get",
+        "client_list",
+        "script_flush",
+        "function_list",
+        "slowlog_get",
+        "quit",
+        "reset",
+        "acl_list",
+        "lastsave",
+        "save",
+    ],
+)
+def test_methods_that_reach_every_tenant_are_refused(client: Any, call: str) -> None:
+    """Each by its method, and none takes a connection with it."""
+    with tenant_scope("acme"), pytest.raises(CrossTenantError, match="refused"):
+        getattr(client, call)()
+    assert not client.connection_pool._in_use_connections
+
+
+@pytest.mark.parametrize(
+    "call", [("select", 1), ("auth", "x"), ("swapdb", 0, 1), ("move", "acme:1", 1), ("keys", "acme:*")]
+)
+def test_commands_that_change_who_or_where_a_connection_is_are_refused(
+    client: Any, call: tuple[Any, ...]
+) -> None:
+    """A pooled connection would keep it for the next tenant."""
+    with tenant_scope("acme"), pytest.raises(CrossTenantError, match="refused"):
+        getattr(client, call[0])(*call[1:])
+
+
+def test_scan_iter_needs_a_pattern_of_the_tenants_own(client: Any) -> None:
+    """Bare iteration would show every tenant's keys."""
+    with tenant_scope("acme"):
+        with pytest.raises(CrossTenantError, match="SCAN"):
+            list(client.scan_iter())
+        with pytest.raises(CrossTenantError, match="SCAN"):
+            list(client.scan_iter(match=r"*"))
+        assert list(client.scan_iter(match=r"acme:*")) == [b"acme:1"]
