@@ -1,0 +1,100 @@
+"""What the roles of this edge share: an application's options, and the task that runs here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any, Final
+
+from tenantry.context import current_unit
+from tenantry.ids import TenantId
+from tenantry.propagation import HEADER
+
+_ATTRIBUTE: Final = "_tenantry_edge"
+
+#: What follows a task, by the names that a message gives it.
+FOLLOWING: Final = ("callbacks", "errbacks", "chain", "chord")
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """The options of one application. Picklable: spawned pool processes receive them with the app."""
+
+    secret_keys: tuple[bytes, ...] | None = field(default=None, repr=False)
+    accept_unsigned_until: datetime | None = None
+    quarantine: str = "tenantry.quarantine"
+    quarantine_alarm: int = 10_000
+
+
+def edge_of(app: Any) -> Edge | None:
+    """Return the options that ``app`` was installed with, or ``None``; never evaluates a lazy app."""
+    try:
+        found = vars(app).get(_ATTRIBUTE)
+    except TypeError:
+        return edge_of(real(app)) if real(app) is not app else None
+    if found is None and real(app) is not app:
+        found = vars(real(app)).get(_ATTRIBUTE)
+    return found if isinstance(found, Edge) else None
+
+
+def remember(app: Any, edge: Edge) -> None:
+    """Make ``edge`` the options of ``app``."""
+    setattr(app, _ATTRIBUTE, edge)
+
+
+def forget(app: Any) -> None:
+    """Make ``app`` one that was never installed."""
+    vars(app).pop(_ATTRIBUTE, None)
+
+
+def real(app: Any) -> Any:
+    """Return the application behind a proxy such as ``celery.current_app``."""
+    unwrap = getattr(type(app), "_get_current_object", None)
+    return app if unwrap is None else app._get_current_object()
+
+
+@dataclass(frozen=True, slots=True)
+class RunningTask:
+    """The task that this context works for, in a pool process or in the worker's parent process.
+
+    Attributes:
+        task_id: Its id. A message with the same id is this task again: retried, replaced, sent anew.
+        name: Its registered name.
+        tenant_id: The tenant of its message, which its continuations inherit; ``None`` for a message without one.
+        bound: Whether its phases see that tenant; those of a ``tenancy="none"`` task do not.
+        follows: The message's callbacks, errbacks, chain and chord.
+        in_body: Whether user code of a body runs, rather than what comes before and after it.
+    """
+
+    task_id: str
+    name: str
+    tenant_id: TenantId | None
+    bound: bool = True
+    follows: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    in_body: bool = False
+
+    @property
+    def active(self) -> TenantId | None:
+        """The tenant that its phases see."""
+        return self.tenant_id if self.bound else None
+
+    def entering_body(self) -> RunningTask:
+        """Return the same task, inside a body."""
+        return replace(self, in_body=True)
+
+
+def running_task() -> RunningTask | None:
+    """Return the task that runs in this context, or ``None``."""
+    unit = current_unit()
+    return unit if isinstance(unit, RunningTask) else None
+
+
+def nested_headers(headers: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return the inner ``headers`` dict, where one names a tenant.
+
+    Tracing tools write one, since it hides custom headers from ``task.request.headers`` otherwise
+    (https://github.com/celery/celery/issues/4875).
+    """
+    nested = headers.get("headers")
+    return nested if isinstance(nested, Mapping) and HEADER in nested else None

@@ -1,0 +1,233 @@
+"""The quarantine's format and its way to the broker: a refused message is kept whole, in a durable queue.
+
+One text per message, which no worker can take for a task: the message's own headers and properties stand
+inside it, so none of them, least of all an expiration, acts on the copy.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from base64 import b64decode, b64encode
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from kombu import Exchange, Producer, Queue
+from kombu.utils import json
+
+from tenantry.ids import TenantId, ensure_tenant_id
+
+CONTENT_TYPE: Final = "application/x-tenantry-quarantine"
+_VERSION: Final = 1
+_SECONDS_PER_STEP: Final = 4.0
+
+#: What brokers and transports add when they deliver a message again; twins differ in these.
+_ADDED_ON_DELIVERY: Final = frozenset({
+    "redelivered", "x-death", "x-first-death-exchange", "x-first-death-queue", "x-first-death-reason",
+    "x-last-death-exchange", "x-last-death-queue", "x-last-death-reason", "x-delivery-count", "x-acquired-count",
+})  # fmt: skip
+#: What a transport keeps in the properties for itself.
+_NOT_PROPERTIES: Final = frozenset({"application_headers", "delivery_info", "delivery_tag", "body_encoding"})
+
+
+@dataclass(frozen=True, slots=True)
+class QuarantinedMessage:
+    """One message that may not run, kept whole.
+
+    Attributes:
+        id: Name of the entry, for ``show``, ``replay`` and ``discard``. Twins (same task id, body and
+            headers, kept twice since keeping is at least once) share it.
+        task_id: Id of the task, or ``None`` if the message has none that can be read.
+        task: Registered name of the task.
+        tenant: The tenant that the message claims; ``None`` if it claims none, or if that is illegible
+            or disputed.
+        reason: Why it may not run.
+        worker: Name of the worker that refused it.
+        time: When, aware, in UTC.
+        body: The body's bytes, decompressed if they were compressed.
+        content_type: The body's content type.
+        content_encoding: The body's content encoding.
+        headers: The message's headers.
+        properties: The message's properties.
+        delivery_info: Where it came from: exchange, routing key, whether it was redelivered.
+    """
+
+    id: str
+    task_id: str | None
+    task: str
+    tenant: TenantId | None
+    reason: str
+    worker: str
+    time: datetime
+    body: bytes = field(repr=False)
+    content_type: str | None
+    content_encoding: str | None
+    headers: Mapping[str, Any] = field(repr=False)
+    properties: Mapping[str, Any] = field(repr=False)
+    delivery_info: Mapping[str, Any] = field(repr=False)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return all of it as JSON can hold it: the body in base64, the time as ISO 8601 text."""
+        plain = {item.name: getattr(self, item.name) for item in fields(self)}
+        plain["body"] = b64encode(self.body).decode("ascii")
+        plain["time"] = self.time.isoformat()
+        return {name: _plain(value) for name, value in plain.items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(name): _plain(inner) for name, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(inner) for inner in value]
+    if value is None or isinstance(value, (str, int, float, bool)):
+        return value
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "backslashreplace")
+    return str(value)
+
+
+def entry_of(
+    message: Any, task_id: str | None, task: str, tenant: TenantId | None, reason: str, worker: str
+) -> QuarantinedMessage:
+    """Return the entry for a received message."""
+    body = _body_bytes(message)
+    headers = dict(message.headers or {})
+    return QuarantinedMessage(
+        id=_name_of(task_id, body, headers),
+        task_id=task_id,
+        task=task,
+        tenant=tenant,
+        reason=reason,
+        worker=worker,
+        time=datetime.now(UTC),
+        body=body,
+        content_type=message.content_type,
+        content_encoding=message.content_encoding,
+        headers=headers,
+        properties={k: v for k, v in (message.properties or {}).items() if k not in _NOT_PROPERTIES},
+        delivery_info=dict(message.delivery_info or {}),
+    )
+
+
+def _body_bytes(message: Any) -> bytes:
+    body = message.body
+    if isinstance(body, str):
+        encoding = message.content_encoding
+        return body.encode("utf-8" if encoding in (None, "", "binary", "us-ascii") else encoding)
+    return bytes(body or b"")
+
+
+def _name_of(task_id: str | None, body: bytes, headers: Mapping[str, Any]) -> str:
+    own = {name: value for name, value in headers.items() if name not in _ADDED_ON_DELIVERY}
+    text = repr((task_id, sorted((str(name), repr(value)) for name, value in own.items())))
+    return hashlib.sha256(text.encode("utf-8", "backslashreplace") + b"\0" + body).hexdigest()[:32]
+
+
+def encode(entry: QuarantinedMessage) -> bytes:
+    """Return what is stored for an entry. Values that JSON cannot hold are kept as text."""
+    stored = {item.name: getattr(entry, item.name) for item in fields(entry)}
+    stored |= {"v": _VERSION, "body": b64encode(entry.body).decode("ascii"), "time": entry.time.isoformat()}
+    try:
+        text = json.dumps(stored)
+    except (TypeError, ValueError):
+        text = json.dumps({name: _plain(value) for name, value in stored.items()})
+    return text.encode("utf-8", "surrogatepass")
+
+
+def decode(stored: bytes | str) -> QuarantinedMessage | None:
+    """Return the entry that was stored, or ``None`` for what is not one."""
+    try:
+        found = json.loads(stored)
+        tenant = found["tenant"]
+        return QuarantinedMessage(
+            **{name: found[name] for name in _AS_STORED},
+            tenant=None if tenant is None else ensure_tenant_id(tenant),
+            time=datetime.fromisoformat(found["time"]),
+            body=b64decode(found["body"]),
+        )
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+_AS_STORED: Final = tuple(
+    item.name for item in fields(QuarantinedMessage) if item.name not in ("tenant", "time", "body")
+)
+
+
+# --- the broker ----------------------------------------------------------------------------------
+
+
+@contextmanager
+def connected(app: Any) -> Iterator[Any]:
+    """Open a connection of our own, with a few seconds of patience, whose publishes are confirmed."""
+    connection = app.connection_for_write(connect_timeout=_SECONDS_PER_STEP, transport_options=_options(app))
+    try:
+        # Not .ensure_connection(), nor what calls it: that retries for minutes.
+        connection.connect()
+        yield connection
+    finally:
+        connection.release()
+
+
+def _options(app: Any) -> dict[str, Any]:
+    driver = app.connection_for_write().transport.driver_type
+    if driver == "amqp":
+        return {"confirm_publish": True}
+    if driver == "redis":
+        return {"socket_timeout": _SECONDS_PER_STEP, "socket_connect_timeout": _SECONDS_PER_STEP}
+    return {}
+
+
+def declared(name: str, channel: Any) -> Any:
+    """Declare the quarantine's queue, each time: a publish to a queue that is gone is lost in silence."""
+    queue = Queue(name, Exchange(""), routing_key=name, durable=True, auto_delete=False)(channel)
+    queue.queue_declare()
+    return queue
+
+
+def put(app: Any, name: str, entry: QuarantinedMessage) -> int | None:
+    """Store an entry and return the queue's depth with it, or ``None`` where the broker does not say.
+
+    Raises:
+        Exception: Whatever the broker's client raises; the entry is not known to be stored then.
+    """
+    with connected(app) as connection:
+        channel = connection.channel()
+        queue = declared(name, channel)
+        publish(channel, encode(entry), "", name, content_type=CONTENT_TYPE, content_encoding="utf-8")
+        return _depth(queue)
+
+
+def publish(channel: Any, body: bytes, exchange: str, routing_key: str, **properties: Any) -> None:
+    """Publish bytes as they are, durable; a broker that confirms has confirmed when this returns."""
+    Producer(channel, auto_declare=False).publish(
+        body,
+        exchange=exchange,
+        routing_key=routing_key,
+        retry=False,
+        mandatory=True,
+        timeout=_SECONDS_PER_STEP,
+        confirm_timeout=_SECONDS_PER_STEP,
+        **{"delivery_mode": 2, **properties},
+    )
+
+
+def _depth(queue: Any) -> int | None:
+    try:
+        return int(queue.queue_declare(passive=True).message_count)
+    except Exception:  # noqa: BLE001 - the entry is stored; its depth is for the alarm alone
+        return None
+
+
+def reachable(app: Any, name: str) -> bool:
+    """Whether the quarantine can be declared and asked for its depth now."""
+    try:
+        with connected(app) as connection:
+            declared(name, connection.channel())
+    except Exception:  # noqa: BLE001 - any failure is the answer
+        return False
+    return True

@@ -1,0 +1,297 @@
+"""Leaving: the tenant is written where a task message leaves this process, or nothing leaves.
+
+``app.send_task`` as an attribute of the application is the one point that every path passes, whatever the
+base class of the task, with the task's id in reach. Canvases are checked whole before their first message,
+since a group sends its first member, and a chord its unlock, before the others are looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import copy_context
+from typing import Any, Final
+
+from kombu.utils.uuid import uuid
+
+from tenantry.context import current_tenant_or_none, current_unit, unit_of_work
+from tenantry.ids import TenantId
+from tenantry.integrations.celery.edge import FOLLOWING, Edge, RunningTask, edge_of, nested_headers, running_task
+from tenantry.integrations.celery.needs import NONE, Canvas, is_builtin, many, needs_of_message, registered
+from tenantry.propagation import HEADER, format_header
+
+_POSITIONAL: Final = (
+    "producer", "connection", "router", "result_cls", "expires", "publisher", "link", "link_error",
+    "add_to_parent", "group_id", "group_index", "retries", "chord", "reply_to", "time_limit", "soft_time_limit",
+    "root_id", "parent_id", "route_name", "shadow", "chain", "task_type", "replaced_task_nesting",
+)  # fmt: skip
+_FOLLOW_OPTIONS: Final = ("link", "link_error", "chain", "chord")
+
+
+def send_task_of(app: Any) -> Callable[..., Any]:
+    """Return what takes the place of ``app.send_task``."""
+    before = vars(app).get("send_task")
+
+    def send_task(
+        name: str,
+        args: Any = None,
+        kwargs: Any = None,
+        countdown: Any = None,
+        eta: Any = None,
+        task_id: Any = None,
+        *rest: Any,
+        **options: Any,
+    ) -> Any:
+        edge = edge_of(app)
+        # Looked up now: tracing tools replace the method of the class, and may do so later than we were installed.
+        original = before or type(app).send_task.__get__(app)
+        if edge is None:
+            return original(name, args, kwargs, countdown, eta, task_id, *rest, **options)
+        if rest:
+            options.update(zip(_POSITIONAL, rest, strict=False))
+        task_id = task_id or uuid()
+        address(edge, app, name, args, kwargs, str(task_id), options)
+        return original(name, args, kwargs, countdown, eta, task_id, **options)
+
+    send_task._tenantry_before = before  # type: ignore[attr-defined]
+    return send_task
+
+
+def address(
+    edge: Edge, app: Any, name: str, args: Any, kwargs: Any, task_id: str, options: dict[str, Any]
+) -> TenantId | None:
+    """Decide whose a message is, and write that into ``options``; the caller's dicts stay as they are.
+
+    Raises:
+        NoTenantError: It, or what follows it, needs a tenant and there is none.
+        TenantConflictError: Its option, its headers or what follows it names another tenant.
+        ValueError: A task declares a tenancy that there is not.
+    """
+    running = running_task()
+    if running is not None and running.task_id == task_id:
+        tenant_id = running.tenant_id
+    else:
+        tenant_id = _whose(app, running, name, args, kwargs, task_id, options)
+    if "tenant" in options and "tenant" not in (options.get("stamped_headers") or ()):
+        del options["tenant"]
+    _write(edge, tenant_id, name, task_id, options)
+    return tenant_id
+
+
+def _whose(
+    app: Any,
+    running: RunningTask | None,
+    name: str,
+    args: Any,
+    kwargs: Any,
+    task_id: str,
+    options: Mapping[str, Any],
+) -> TenantId | None:
+    inherited = current_tenant_or_none()
+    if running is not None and inherited != running.tenant_id and _continues(running, task_id, options):
+        inherited = running.tenant_id
+    canvas = Canvas(app, inherited)
+    tenant_id = canvas.named_in(options, inherited)
+    came_out = canvas.task(name, args, kwargs, tenant_id)
+    if any(options.get(option) for option in _FOLLOW_OPTIONS):
+        canvas.links(options, came_out)
+    return tenant_id
+
+
+def _write(edge: Edge, tenant_id: TenantId | None, name: str, task_id: str, options: dict[str, Any]) -> None:
+    headers = dict(options.get("headers") or ())
+    nested = nested_headers(headers)
+    if nested is not None:
+        headers["headers"] = nested = dict(nested)
+    if tenant_id is None:
+        headers.pop(HEADER, None)
+        if nested is not None:
+            nested.pop(HEADER)
+        _unstamp(options)
+    else:
+        text = format_header(tenant_id, secret_keys=edge.secret_keys, task_id=task_id, task_name=name)
+        headers[HEADER] = text
+        if nested is not None:
+            nested[HEADER] = text
+        _stamp(tenant_id, options)
+    options["headers"] = headers
+
+
+def _stamp(tenant_id: TenantId, options: dict[str, Any]) -> None:
+    stamped = options.get("stamped_headers")
+    if not stamped:
+        options["stamped_headers"] = [HEADER]
+    elif HEADER not in stamped:
+        options["stamped_headers"] = [*stamped, HEADER]
+    options[HEADER] = [tenant_id]
+
+
+def _unstamp(options: dict[str, Any]) -> None:
+    options.pop(HEADER, None)
+    stamped = options.get("stamped_headers")
+    if stamped and HEADER in stamped:
+        options["stamped_headers"] = [name for name in stamped if name != HEADER]
+
+
+# --- continuations of a task whose phases run without its tenant ---------------------------------
+
+
+def _continues(running: RunningTask, task_id: str | None, options: Mapping[str, Any]) -> bool:
+    """Whether Celery, not user code, publishes this after ``running``: a callback, errback, chain or chord part."""
+    if running.in_body:
+        return False
+    if options.get("parent_id") == running.task_id:
+        return True
+    return task_id is not None and task_id in _ids_in([running.follows.get(part) for part in FOLLOWING])
+
+
+def _ids_in(roots: list[Any]) -> set[str]:
+    found: set[str] = set()
+    left = list(roots)
+    while left:
+        part = left.pop()
+        if isinstance(part, (list, tuple)):
+            left.extend(part)
+        elif isinstance(part, Mapping):
+            options = part.get("options") or {}
+            found.update(str(options[key]) for key in ("task_id", "group_id") if options.get(key))
+            left.extend(options.get(option) for option in _FOLLOW_OPTIONS)
+            kwargs = part.get("kwargs")
+            if isinstance(kwargs, Mapping):
+                left.extend(kwargs.get(name) for name in ("tasks", "header", "body"))
+    return found
+
+
+# --- canvases ------------------------------------------------------------------------------------
+
+
+def checked_canvas(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap a publishing or applying method of a group, a chain or a chord: all of it is checked first."""
+
+    def publish(self: Any, *args: Any, **options: Any) -> Any:
+        app = _app_of(self)
+        if app is None or edge_of(app) is None:
+            return original(self, *args, **options)
+        with _checked(app, self, {**self.options, **options}, self.get("kwargs")):
+            return original(self, *args, **options)
+
+    publish.__wrapped__ = original  # type: ignore[attr-defined]
+    return publish
+
+
+def checked_chord(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap ``chord.run``, which is handed header and body; both are checked before the unlock leaves."""
+
+    def run(self: Any, header: Any, body: Any, partial_args: Any, app: Any = None, *args: Any, **options: Any) -> Any:
+        installed = app or _app_of(self)
+        if installed is None or edge_of(installed) is None:
+            return original(self, header, body, partial_args, app, *args, **options)
+        with _checked(installed, self, {**self.options, **options}, {"header": header, "body": body}):
+            return original(self, header, body, partial_args, app, *args, **options)
+
+    run.__wrapped__ = original  # type: ignore[attr-defined]
+    return run
+
+
+def _app_of(signature: Any) -> Any | None:
+    try:
+        return signature.app
+    except (AttributeError, LookupError, TypeError):
+        return None
+
+
+@contextmanager
+def _checked(app: Any, signature: Any, options: Mapping[str, Any], kwargs: Any) -> Iterator[None]:
+    running, active = running_task(), current_tenant_or_none()
+    inherited = active
+    if running is not None and active != running.tenant_id and _canvas_continues(running, signature, options, kwargs):
+        inherited = running.tenant_id
+    canvas = Canvas(app, inherited)
+    tenant_id = canvas.named_in(options, inherited)
+    came_out = canvas.task(signature["task"], (), kwargs, tenant_id)
+    canvas.links(options, came_out)
+    wanted = tenant_id if signature["task"] != "celery.chord" else came_out
+    if wanted == active:
+        yield
+        return
+    # Celery publishes the unlock of a chord, and groups inside callbacks, without our option.
+    with unit_of_work(wanted, unit=current_unit()):
+        yield
+
+
+def _canvas_continues(running: RunningTask, signature: Any, options: Mapping[str, Any], kwargs: Any) -> bool:
+    if running.in_body:
+        return False
+    if options.get("parent_id") == running.task_id:
+        return True
+    ids = _ids_in([running.follows.get(part) for part in FOLLOWING])
+    return bool(ids & _ids_in([{"options": options, "kwargs": kwargs}]))
+
+
+# --- replace and add_to_chord --------------------------------------------------------------------
+
+
+def under_own_tenant(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap a method with which a running task publishes in its own place: its own tenant, whatever is active."""
+
+    def publish(self: Any, *args: Any, **options: Any) -> Any:
+        running = running_task()
+        if running is None or edge_of(self.app) is None:
+            return original(self, *args, **options)
+        with unit_of_work(running.tenant_id, unit=running):
+            return original(self, *args, **options)
+
+    publish.__wrapped__ = original  # type: ignore[attr-defined]
+    return publish
+
+
+# --- eager calls ---------------------------------------------------------------------------------
+
+
+def checked_apply(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap ``Task.apply``: the same checks as a publish, and a context of its own as in a worker."""
+
+    def apply(
+        self: Any,
+        args: Any = None,
+        kwargs: Any = None,
+        link: Any = None,
+        link_error: Any = None,
+        task_id: Any = None,
+        retries: Any = None,
+        throw: Any = None,
+        logfile: Any = None,
+        loglevel: Any = None,
+        headers: Any = None,
+        **options: Any,
+    ) -> Any:
+        app = self._get_app()
+        edge = edge_of(app)
+        call = {"link": link, "link_error": link_error, "retries": retries, "throw": throw}
+        call |= {"logfile": logfile, "loglevel": loglevel}
+        if edge is None:
+            return original(self, args, kwargs, task_id=task_id, headers=headers, **call, **options)
+        task_id = task_id or uuid()
+        options |= {"headers": headers, "link": link, "link_error": link_error}
+        tenant_id = address(edge, app, self.name, args, kwargs, str(task_id), options)
+        call |= options
+        running = _eager(app, self, str(task_id), tenant_id, args, kwargs, call)
+        return copy_context().run(_in_unit, running, original, self, args, kwargs, {"task_id": task_id, **call})
+
+    apply.__wrapped__ = original  # type: ignore[attr-defined]
+    return apply
+
+
+def _eager(
+    app: Any, task: Any, task_id: str, tenant_id: TenantId | None, args: Any, kwargs: Any, call: Mapping[str, Any]
+) -> RunningTask:
+    needs = needs_of_message(app, registered(app, task.name) or task, args, kwargs)
+    follows = {"callbacks": many(call.get("link")), "errbacks": many(call.get("link_error"))}
+    return RunningTask(task_id, task.name, tenant_id, bound=needs != NONE, follows=follows)
+
+
+def _in_unit(
+    running: RunningTask, original: Callable[..., Any], task: Any, args: Any, kwargs: Any, call: dict[str, Any]
+) -> Any:
+    with unit_of_work(running.active, unit=running):
+        return original(task, args, kwargs, **call)

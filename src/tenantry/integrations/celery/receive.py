@@ -1,0 +1,104 @@
+"""Entering: a message is judged by its header before anything else of the worker handles it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextvars import copy_context
+from datetime import UTC, datetime
+from itertools import count
+from typing import Any, Final
+
+from tenantry.errors import BadTenantSignatureError, MissingTenantHeaderError, PropagationError, shown
+from tenantry.ids import TenantId
+from tenantry.integrations.celery.edge import FOLLOWING, Edge, RunningTask, edge_of
+from tenantry.integrations.celery.message import Parts, Unjudged, claimed_header, payload_of, read, split
+from tenantry.integrations.celery.needs import NONE, REQUIRED, needs_of_message
+from tenantry.integrations.celery.refuse import refuse
+from tenantry.integrations.celery.requests import in_unit, tenant_requests
+from tenantry.propagation import HEADER, parse_header, verify_header
+
+_log = logging.getLogger("tenantry.celery")
+
+#: Unsigned messages that this process has let pass while ``accept_unsigned_until`` lies ahead.
+_unsigned: Final = count(1)
+
+
+def guarded_start(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap ``Task.start_strategy``: what it returns sees only messages that may run."""
+
+    def start_strategy(self: Any, app: Any, consumer: Any, **options: Any) -> Any:
+        if edge_of(app) is None:
+            return original(self, app, consumer, **options)
+        with tenant_requests(self):
+            handler = original(self, app, consumer, **options)
+        return _guard(app, self, consumer, handler)
+
+    start_strategy.__wrapped__ = original  # type: ignore[attr-defined]
+    return start_strategy
+
+
+def _guard(app: Any, task: Any, consumer: Any, handler: Callable[..., Any]) -> Callable[..., Any]:
+    def guarded(message: Any, body: Any, ack: Any, reject: Any, callbacks: Any, *rest: Any, **options: Any) -> Any:
+        edge = edge_of(app)
+        if edge is None:
+            return handler(message, body, ack, reject, callbacks, *rest, **options)
+        parts = read(task, message, body)
+        try:
+            running = judge(edge, app, task, message, parts)
+        except Unjudged:
+            return handler(message, body, ack, reject, callbacks, *rest, **options)
+        except Exception as error:  # noqa: BLE001 - fails closed: whatever cannot be judged is refused
+            return refuse(edge, app, consumer, task, message, parts, error, ack, reject)
+        return copy_context().run(in_unit, running, handler, message, body, ack, reject, callbacks, *rest, **options)
+
+    return guarded
+
+
+def judge(edge: Edge, app: Any, task: Any, message: Any, parts: Parts) -> RunningTask:
+    """Return whose a message is.
+
+    Raises:
+        PropagationError: The message may not run.
+        Unjudged: Its body cannot be decoded.
+    """
+    carrier = f"message {parts.name}[{shown(parts.task_id)}]"
+    if parts.task_id is None:
+        raise PropagationError(carrier, "it has no task id")
+    tenant_id = verified(edge, parts, carrier)
+    payload = payload_of(message)
+    args, kwargs, embedded = split(payload, carrier)
+    needs = needs_of_message(app, task, args, kwargs)
+    if tenant_id is None and needs == REQUIRED:
+        raise MissingTenantHeaderError(carrier)
+    follows = {part: embedded.get(part) for part in FOLLOWING}
+    return RunningTask(parts.task_id, parts.name, tenant_id, bound=needs != NONE, follows=follows)
+
+
+def verified(edge: Edge, parts: Parts, carrier: str) -> TenantId | None:
+    """Return the tenant that the headers name, or ``None`` where they name none.
+
+    Raises:
+        MalformedTenantHeaderError: They name none that can be read, or two.
+        BadTenantSignatureError: Secret keys are set and this message was not signed with one of them.
+    """
+    if claimed_header(parts.headers, carrier) is None:
+        return None
+    value = parts.headers[HEADER]
+    try:
+        return verify_header(
+            value, carrier=carrier, secret_keys=edge.secret_keys, task_id=parts.task_id, task_name=parts.name
+        )
+    except BadTenantSignatureError:
+        parsed = parse_header(value, carrier=carrier)
+        if parsed.signature is not None or not _still_unsigned(edge):
+            raise
+    _log.warning(
+        "%s is not signed; accepted until %s (%d so far)", carrier, edge.accept_unsigned_until, next(_unsigned)
+    )
+    return parsed.tenant_id
+
+
+def _still_unsigned(edge: Edge) -> bool:
+    until = edge.accept_unsigned_until
+    return until is not None and datetime.now(UTC) < until
