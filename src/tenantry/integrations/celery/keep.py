@@ -131,6 +131,7 @@ def encode(entry: QuarantinedMessage) -> bytes:
     """Return what is stored for an entry. Values that JSON cannot hold are kept as text."""
     stored = {item.name: getattr(entry, item.name) for item in fields(entry)}
     stored |= {"v": _VERSION, "body": b64encode(entry.body).decode("ascii"), "time": entry.time.isoformat()}
+    text: str
     try:
         text = json.dumps(stored)
     except (TypeError, ValueError):

@@ -19,7 +19,7 @@ class Parts(NamedTuple):
     headers: Mapping[str, Any]
 
 
-class Unjudged(Exception):
+class UndecodableError(Exception):
     """The body cannot be decoded; Celery itself rejects the message, and nothing runs."""
 
 
@@ -28,7 +28,9 @@ def read(task: Any, message: Any, body: Any) -> Parts:
     headers = message.headers if isinstance(message.headers, Mapping) else {}
     source = headers if "task" in headers or not isinstance(body, Mapping) else body
     task_id = source.get("id")
-    return Parts(str(task_id) if isinstance(task_id, (str, UUID, int)) and str(task_id) else None, task.name, headers)
+    return Parts(
+        str(task_id) if isinstance(task_id, (str, UUID, int)) and str(task_id) else None, task.name, headers
+    )
 
 
 def claimed_header(headers: Mapping[str, Any], carrier: str) -> TenantId | None:
@@ -38,15 +40,27 @@ def claimed_header(headers: Mapping[str, Any], carrier: str) -> TenantId | None:
         MalformedTenantHeaderError: It cannot be read, or the nested headers say otherwise.
     """
     nested = headers.get("headers")
-    inner = nested.get(HEADER) if isinstance(nested, Mapping) else None
+    inside = nested if isinstance(nested, Mapping) else {}
+    refuse_two_spellings(headers, carrier)
     if HEADER not in headers:
-        if inner is not None:
+        if HEADER in inside:
             raise MalformedTenantHeaderError(carrier, "it stands in the nested headers only")
         return None
     tenant_id = parse_header(headers[HEADER], carrier=carrier).tenant_id
-    if inner is not None and parse_header(inner, carrier=carrier).tenant_id != tenant_id:
+    if HEADER in inside and parse_header(inside[HEADER], carrier=carrier).tenant_id != tenant_id:
         raise MalformedTenantHeaderError(carrier, "the nested headers name another tenant")
     return tenant_id
+
+
+def refuse_two_spellings(headers: Mapping[str, Any], carrier: str) -> None:
+    """Refuse headers that hold ours twice, in different cases.
+
+    Raises:
+        MalformedTenantHeaderError: They do.
+    """
+    spelled = [name for name in headers if len(name) == len(HEADER) and name.lower() == HEADER]
+    if len(spelled) > 1:
+        raise MalformedTenantHeaderError(carrier, "there are two of them")
 
 
 def claimed_tenant(headers: Mapping[str, Any]) -> TenantId | None:
@@ -61,12 +75,12 @@ def payload_of(message: Any) -> Any:
     """Return the decoded body.
 
     Raises:
-        Unjudged: It cannot be decoded.
+        UndecodableError: It cannot be decoded.
     """
     try:
         return message.payload
     except Exception as error:
-        raise Unjudged from error
+        raise UndecodableError from error
 
 
 def split(payload: Any, carrier: str) -> tuple[Any, Any, Mapping[str, Any]]:
@@ -79,7 +93,7 @@ def split(payload: Any, carrier: str) -> tuple[Any, Any, Mapping[str, Any]]:
         return payload["args"], payload.get("kwargs", {}), payload
     if isinstance(payload, Mapping) and "task" in payload:
         return payload.get("args", ()), payload.get("kwargs", {}), payload
-    if isinstance(payload, (list, tuple)) and len(payload) == 3:  # noqa: PLR2004 - args, kwargs, embedded
+    if isinstance(payload, (list, tuple)) and len(payload) == 3:
         args, kwargs, embedded = payload
         if embedded is None or isinstance(embedded, Mapping):
             return args, kwargs, embedded or {}

@@ -61,7 +61,7 @@ def registered(app: Any, name: str) -> Any | None:
     return task
 
 
-class Unreadable(Exception):
+class UnreadableError(Exception):
     """The signatures inside one of Celery's own tasks cannot be read."""
 
 
@@ -69,13 +69,13 @@ def inside(name: str, args: Any, kwargs: Any) -> Iterator[Any]:
     """Yield the signatures inside one of Celery's own tasks.
 
     Raises:
-        Unreadable: They are not where Celery would look for them.
+        UnreadableError: They are not where Celery would look for them.
     """
     for parameter, position in _SIGNATURES_IN.get(name, ()):
         found = _argument(parameter, position, args, kwargs)
         if parameter in ("tasks", "header") and not isinstance(found, (Mapping, str)):
             if not isinstance(found, Iterable):
-                raise Unreadable
+                raise UnreadableError
             yield from found
         else:
             yield found
@@ -86,7 +86,7 @@ def _argument(parameter: str, position: int, args: Any, kwargs: Any) -> Any:
         return kwargs[parameter]
     if isinstance(args, (list, tuple)) and len(args) > position:
         return args[position]
-    raise Unreadable
+    raise UnreadableError
 
 
 def many(value: Any) -> Iterable[Any]:
@@ -131,7 +131,7 @@ class Canvas:
         if name in _SIGNATURES_IN:
             try:
                 return self._builtin(name, args, kwargs, tenant_id)
-            except Unreadable:
+            except UnreadableError:
                 return self._unreadable(name, tenant_id)
         if name not in _WITHOUT_SIGNATURES:
             self._plain(name, tenant_id)
@@ -196,7 +196,7 @@ class Canvas:
         if isinstance(signature, str):
             return self.task(signature, (), {}, tenant_id)
         if not isinstance(signature, Mapping) or not isinstance(signature.get("task"), str):
-            raise Unreadable
+            raise UnreadableError
         if tenant_id is not None:
             self.named_in(signature.get("options") or {}, tenant_id)
         return self.task(signature["task"], signature.get("args"), signature.get("kwargs"), tenant_id)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
 from typing import Any, Final, Protocol
 
 from kombu.utils import json
@@ -20,7 +21,9 @@ _log = logging.getLogger("tenantry.celery")
 _PAGE: Final = 100
 
 #: Properties that are arguments of a publish elsewhere, or would end the message before it runs.
-_NOT_SENT_AGAIN: Final = frozenset({"expiration", "content_type", "content_encoding", "mandatory", "timestamp"})
+_NOT_SENT_AGAIN: Final = frozenset(
+    {"expiration", "content_type", "content_encoding", "mandatory", "timestamp"}
+)
 #: Headers that no longer hold, or that the broker adds itself.
 _HEADERS_NOT_SENT_AGAIN: Final = frozenset({"compression", "redelivered", "x-death", "x-delivery-count"})
 
@@ -37,7 +40,9 @@ def quarantine(app: Any) -> Quarantine:
     app = real(app)
     edge = edge_of(app)
     if edge is None:
-        raise ValueError("tenantry is not installed on this app: call tenantry.integrations.celery.install(app) first")
+        raise ValueError(
+            "tenantry is not installed on this app: call tenantry.integrations.celery.install(app) first"
+        )
     return Quarantine(app, edge)
 
 
@@ -70,7 +75,7 @@ class Quarantine:
                 if wanted is None or entry.tenant == wanted:
                     yield entry
 
-    def show(self, id: str) -> QuarantinedMessage:
+    def show(self, id: str) -> QuarantinedMessage:  # noqa: A002 - an entry's own word for it
         """Return one entry.
 
         Raises:
@@ -79,7 +84,7 @@ class Quarantine:
         with self._found(id) as (_, _, entry):
             return entry
 
-    def replay(self, id: str, *, tenant_id: object, force: bool = False) -> QuarantinedMessage:
+    def replay(self, id: str, *, tenant_id: object, force: bool = False) -> QuarantinedMessage:  # noqa: A002 - an entry's own word for it
         """Send a message again under the named tenant, then remove it and its twins.
 
         The body's bytes, the task's id, exchange and routing key stay as they were, so that whoever waits
@@ -110,7 +115,7 @@ class Quarantine:
         _log.warning("replayed %s: task %s[%s] under tenant %s", id, entry.task, entry.task_id, tenant)
         return entry
 
-    def discard(self, id: str, *, reason: str) -> QuarantinedMessage:
+    def discard(self, id: str, *, reason: str) -> QuarantinedMessage:  # noqa: A002 - an entry's own word for it
         """Remove an entry and its twins for good.
 
         Args:
@@ -128,7 +133,9 @@ class Quarantine:
         if not isinstance(reason, str):
             raise TypeError(f"discard(reason=...) takes a text, not {type(reason).__name__}")
         if not reason.strip():
-            raise ValueError("discard(reason=...) needs a reason that is not blank: why may this message be lost?")
+            raise ValueError(
+                "discard(reason=...) needs a reason that is not blank: why may this message be lost?"
+            )
         with self._found(id) as (shelf, handles, entry):
             shelf.remove(handles)
         _log.warning("discarded %s: task %s[%s]: %r", id, entry.task, entry.task_id, reason)
@@ -148,23 +155,23 @@ class Quarantine:
                 shelf.close()
 
     @contextlib.contextmanager
-    def _found(self, id: str) -> Iterator[tuple[_Shelf, list[Any], QuarantinedMessage]]:
+    def _found(self, entry_id: str) -> Iterator[tuple[_Shelf, Sequence[Any], QuarantinedMessage]]:
         """Find an entry and its twins, among what an open listing of ours holds, then in the queue."""
-        if not isinstance(id, str):
-            raise TypeError(f"an entry's id is a text, not {type(id).__name__}")
+        if not isinstance(entry_id, str):
+            raise TypeError(f"an entry's id is a text, not {type(entry_id).__name__}")
         for shelf in self._open:
-            held = shelf.held(id)
+            held = shelf.held(entry_id)
             if held is not None:
                 yield shelf, *held
                 return
         with self._shelf() as shelf:
             handles, entry = [], None
             for handle, candidate in shelf.entries():
-                if candidate.id == id:
+                if candidate.id == entry_id:
                     handles.append(handle)
                     entry = candidate
             if entry is None:
-                raise LookupError(f"the quarantine {self._edge.quarantine!r} has no entry {id!r}")
+                raise LookupError(f"the quarantine {self._edge.quarantine!r} has no entry {entry_id!r}")
             yield shelf, handles, entry
 
     def _send(self, entry: QuarantinedMessage, tenant_id: TenantId) -> None:
@@ -209,10 +216,10 @@ class _Shelf(Protocol):
     def entries(self) -> Iterator[tuple[Any, QuarantinedMessage]]:
         """Yield a handle and an entry for each stored message, oldest first."""
 
-    def held(self, id: str) -> tuple[list[Any], QuarantinedMessage] | None:
+    def held(self, entry_id: str) -> tuple[Sequence[Any], QuarantinedMessage] | None:
         """Return an entry, with its twins' handles, that nobody else can see now."""
 
-    def remove(self, handles: list[Any]) -> None:
+    def remove(self, handles: Sequence[Any]) -> None:
         """Remove what the handles stand for."""
 
     def close(self) -> None:
@@ -244,17 +251,17 @@ class _RedisShelf:
                     yield raw, entry
             last -= len(page)
 
-    def _read(self, raw: bytes) -> QuarantinedMessage | None:
+    def _read(self, raw: Any) -> QuarantinedMessage | None:
         try:
             stored = self._channel.Message(json.loads(raw), channel=self._channel).body
         except (AttributeError, KeyError, TypeError, ValueError):
             return None
         return keep.decode(stored)
 
-    def held(self, id: str) -> None:
+    def held(self, entry_id: str) -> None:
         return None
 
-    def remove(self, handles: list[Any]) -> None:
+    def remove(self, handles: Sequence[Any]) -> None:
         for raw in handles:
             self._client.lrem(self._key, 1, raw)
 
@@ -268,28 +275,32 @@ class _HoldingShelf:
     def __init__(self, channel: Any, name: str) -> None:
         self._channel = channel
         self._name = name
-        self._held: dict[Any, str] = {}
-        self._entries: dict[str, QuarantinedMessage] = {}
-        self._messages: dict[Any, Any] = {}
+        self._tags: set[Any] = set()
+        self._recent: OrderedDict[Any, QuarantinedMessage] = OrderedDict()
 
     def entries(self) -> Iterator[tuple[Any, QuarantinedMessage]]:
-        while (message := self._channel.basic_get(self._name, no_ack=False)) is not None:
-            received = self._channel.message_to_python(message) if not hasattr(message, "payload") else message
-            entry = keep.decode(received.body)
-            tag = received.delivery_tag
-            self._held[tag] = "" if entry is None else entry.id
+        while (raw := self._channel.basic_get(self._name, no_ack=False)) is not None:
+            message = self._channel.message_to_python(raw)
+            tag = message.delivery_tag
+            self._tags.add(tag)
+            entry = keep.decode(message.body)
             if entry is not None:
+                self._recent[tag] = entry
+                if len(self._recent) > _PAGE:
+                    self._recent.popitem(last=False)
                 yield tag, entry
 
-    def held(self, id: str) -> tuple[list[Any], QuarantinedMessage] | None:
-        return None
+    def held(self, entry_id: str) -> tuple[Sequence[Any], QuarantinedMessage] | None:
+        tags = [tag for tag, entry in self._recent.items() if entry.id == entry_id]
+        return (tags, self._recent[tags[0]]) if tags else None
 
-    def remove(self, handles: list[Any]) -> None:
+    def remove(self, handles: Sequence[Any]) -> None:
         for tag in handles:
             self._channel.basic_ack(tag)
-            self._held.pop(tag, None)
+            self._tags.discard(tag)
+            self._recent.pop(tag, None)
 
     def close(self) -> None:
-        for tag in list(self._held):
+        for tag in sorted(self._tags):
             self._channel.basic_reject(tag, requeue=True)
-        self._held.clear()
+        self._tags.clear()

@@ -16,8 +16,15 @@ from kombu.utils.uuid import uuid
 
 from tenantry.context import current_tenant_or_none, current_unit, unit_of_work
 from tenantry.ids import TenantId
-from tenantry.integrations.celery.edge import FOLLOWING, Edge, RunningTask, edge_of, nested_headers, running_task
-from tenantry.integrations.celery.needs import NONE, Canvas, is_builtin, many, needs_of_message, registered
+from tenantry.integrations.celery.edge import (
+    FOLLOWING,
+    Edge,
+    RunningTask,
+    edge_of,
+    nested_headers,
+    running_task,
+)
+from tenantry.integrations.celery.needs import NONE, Canvas, many, needs_of_message, registered
 from tenantry.propagation import HEADER, format_header
 
 _POSITIONAL: Final = (
@@ -182,7 +189,9 @@ def checked_canvas(original: Callable[..., Any]) -> Callable[..., Any]:
 def checked_chord(original: Callable[..., Any]) -> Callable[..., Any]:
     """Wrap ``chord.run``, which is handed header and body; both are checked before the unlock leaves."""
 
-    def run(self: Any, header: Any, body: Any, partial_args: Any, app: Any = None, *args: Any, **options: Any) -> Any:
+    def run(
+        self: Any, header: Any, body: Any, partial_args: Any, app: Any = None, *args: Any, **options: Any
+    ) -> Any:
         installed = app or _app_of(self)
         if installed is None or edge_of(installed) is None:
             return original(self, header, body, partial_args, app, *args, **options)
@@ -204,7 +213,11 @@ def _app_of(signature: Any) -> Any | None:
 def _checked(app: Any, signature: Any, options: Mapping[str, Any], kwargs: Any) -> Iterator[None]:
     running, active = running_task(), current_tenant_or_none()
     inherited = active
-    if running is not None and active != running.tenant_id and _canvas_continues(running, signature, options, kwargs):
+    if (
+        running is not None
+        and active != running.tenant_id
+        and _canvas_continues(running, signature, options, kwargs)
+    ):
         inherited = running.tenant_id
     canvas = Canvas(app, inherited)
     tenant_id = canvas.named_in(options, inherited)
@@ -276,14 +289,22 @@ def checked_apply(original: Callable[..., Any]) -> Callable[..., Any]:
         tenant_id = address(edge, app, self.name, args, kwargs, str(task_id), options)
         call |= options
         running = _eager(app, self, str(task_id), tenant_id, args, kwargs, call)
-        return copy_context().run(_in_unit, running, original, self, args, kwargs, {"task_id": task_id, **call})
+        return copy_context().run(
+            _in_unit, running, original, self, args, kwargs, {"task_id": task_id, **call}
+        )
 
     apply.__wrapped__ = original  # type: ignore[attr-defined]
     return apply
 
 
 def _eager(
-    app: Any, task: Any, task_id: str, tenant_id: TenantId | None, args: Any, kwargs: Any, call: Mapping[str, Any]
+    app: Any,
+    task: Any,
+    task_id: str,
+    tenant_id: TenantId | None,
+    args: Any,
+    kwargs: Any,
+    call: Mapping[str, Any],
 ) -> RunningTask:
     needs = needs_of_message(app, registered(app, task.name) or task, args, kwargs)
     follows = {"callbacks": many(call.get("link")), "errbacks": many(call.get("link_error"))}
@@ -291,7 +312,12 @@ def _eager(
 
 
 def _in_unit(
-    running: RunningTask, original: Callable[..., Any], task: Any, args: Any, kwargs: Any, call: dict[str, Any]
+    running: RunningTask,
+    original: Callable[..., Any],
+    task: Any,
+    args: Any,
+    kwargs: Any,
+    call: dict[str, Any],
 ) -> Any:
     with unit_of_work(running.active, unit=running):
         return original(task, args, kwargs, **call)

@@ -12,7 +12,14 @@ from typing import Any, Final
 from tenantry.errors import BadTenantSignatureError, MissingTenantHeaderError, PropagationError, shown
 from tenantry.ids import TenantId
 from tenantry.integrations.celery.edge import FOLLOWING, Edge, RunningTask, edge_of
-from tenantry.integrations.celery.message import Parts, Unjudged, claimed_header, payload_of, read, split
+from tenantry.integrations.celery.message import (
+    Parts,
+    UndecodableError,
+    claimed_header,
+    payload_of,
+    read,
+    split,
+)
 from tenantry.integrations.celery.needs import NONE, REQUIRED, needs_of_message
 from tenantry.integrations.celery.refuse import refuse
 from tenantry.integrations.celery.requests import in_unit, tenant_requests
@@ -39,18 +46,22 @@ def guarded_start(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _guard(app: Any, task: Any, consumer: Any, handler: Callable[..., Any]) -> Callable[..., Any]:
-    def guarded(message: Any, body: Any, ack: Any, reject: Any, callbacks: Any, *rest: Any, **options: Any) -> Any:
+    def guarded(
+        message: Any, body: Any, ack: Any, reject: Any, callbacks: Any, *rest: Any, **options: Any
+    ) -> Any:
         edge = edge_of(app)
         if edge is None:
             return handler(message, body, ack, reject, callbacks, *rest, **options)
         parts = read(task, message, body)
         try:
             running = judge(edge, app, task, message, parts)
-        except Unjudged:
+        except UndecodableError:
             return handler(message, body, ack, reject, callbacks, *rest, **options)
         except Exception as error:  # noqa: BLE001 - fails closed: whatever cannot be judged is refused
             return refuse(edge, app, consumer, task, message, parts, error, ack, reject)
-        return copy_context().run(in_unit, running, handler, message, body, ack, reject, callbacks, *rest, **options)
+        return copy_context().run(
+            in_unit, running, handler, message, body, ack, reject, callbacks, *rest, **options
+        )
 
     return guarded
 
@@ -60,7 +71,7 @@ def judge(edge: Edge, app: Any, task: Any, message: Any, parts: Parts) -> Runnin
 
     Raises:
         PropagationError: The message may not run.
-        Unjudged: Its body cannot be decoded.
+        UndecodableError: Its body cannot be decoded.
     """
     carrier = f"message {parts.name}[{shown(parts.task_id)}]"
     if parts.task_id is None:
@@ -94,7 +105,10 @@ def verified(edge: Edge, parts: Parts, carrier: str) -> TenantId | None:
         if parsed.signature is not None or not _still_unsigned(edge):
             raise
     _log.warning(
-        "%s is not signed; accepted until %s (%d so far)", carrier, edge.accept_unsigned_until, next(_unsigned)
+        "%s is not signed; accepted until %s (%d so far)",
+        carrier,
+        edge.accept_unsigned_until,
+        next(_unsigned),
     )
     return parsed.tenant_id
 

@@ -13,12 +13,11 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from celery.app.task import Context
-
 from tenantry.context import unit_of_work
+from tenantry.errors import PropagationError
 from tenantry.integrations.celery import keep
 from tenantry.integrations.celery.edge import Edge, RunningTask, edge_of
-from tenantry.integrations.celery.message import Parts, Unjudged, claimed_tenant, payload_of, split
-from tenantry.errors import PropagationError
+from tenantry.integrations.celery.message import Parts, UndecodableError, claimed_tenant, payload_of, split
 
 _log = logging.getLogger("tenantry.celery")
 
@@ -46,7 +45,15 @@ class Refused:
 
 
 def refuse(
-    edge: Edge, app: Any, consumer: Any, task: Any, message: Any, parts: Parts, error: Exception, ack: Any, reject: Any
+    edge: Edge,
+    app: Any,
+    consumer: Any,
+    task: Any,
+    message: Any,
+    parts: Parts,
+    error: Exception,
+    ack: Any,
+    reject: Any,
 ) -> None:
     """Keep a message that may not run, or see to it that it is kept later."""
     reason = f"{type(error).__name__}: {error}"
@@ -85,7 +92,7 @@ class Keeper:
             depth = keep.put(self._app, refused.edge.quarantine, refused.entry)
         except Exception as problem:  # noqa: BLE001 - out of reach for whatever reason: the message is held
             self._unreachable = True
-            _log.error(  # noqa: TRY400 - the traceback of a broker client says nothing more
+            _log.error(
                 "the quarantine %r is out of reach: %r; holding message %s", refused.edge.quarantine, problem,
                 refused.entry.id,
             )  # fmt: skip
@@ -134,7 +141,7 @@ class Keeper:
     def _give_back(self, refused: Refused) -> None:
         for name in self._queues_of(refused.message):
             self._pause(name)
-        self._answer(refused.reject, True)  # noqa: FBT003 - Celery's own positional argument: requeue
+        self._answer(refused.reject, True)
 
     def _pause(self, name: str) -> None:
         if name in self._paused:
@@ -168,7 +175,9 @@ class Keeper:
         consumer = self._consumer.task_consumer
         info = message.delivery_info or {}
         tag = info.get("consumer_tag")
-        by_tag = [name for name, active in getattr(consumer, "_active_tags", {}).items() if tag and active == tag]
+        by_tag = [
+            name for name, active in getattr(consumer, "_active_tags", {}).items() if tag and active == tag
+        ]
         if by_tag:
             return by_tag
         exchange, routing_key = info.get("exchange") or "", info.get("routing_key")
@@ -191,7 +200,7 @@ class Keeper:
     def _safely(function: Callable[[], None]) -> None:
         try:
             function()
-        except Exception:
+        except Exception:  # noqa: BLE001 - an exception would end the worker
             _log.exception("a step of refusing a message failed; the broker will deliver it again")
 
 
@@ -217,7 +226,7 @@ def tell_waiters(refused: Refused) -> None:
                 store_result=_stores(refused.task, context),
                 call_errbacks=False,
             )
-    except Exception:
+    except Exception:  # noqa: BLE001 - the message is kept; only its waiters are not told
         _log.exception("the result of refused task %s could not be stored", task_id)
 
 
@@ -250,5 +259,5 @@ def _context(refused: Refused, task_id: str) -> Any:
 def _embedded(message: Any) -> Mapping[str, Any]:
     try:
         return split(payload_of(message), "message")[2]
-    except (Unjudged, PropagationError):
+    except (UndecodableError, PropagationError):
         return {}

@@ -13,7 +13,6 @@ from functools import cache, wraps
 from typing import Any, Final
 
 from celery.utils.imports import symbol_by_name
-
 from tenantry.context import current_unit, unit_of_work
 from tenantry.integrations.celery.edge import RunningTask, running_task
 from tenantry.propagation import HEADER, format_header
@@ -58,7 +57,11 @@ def _remembering(base: Any) -> Any:
                 self._request_dict.setdefault(HEADER, format_header(running.tenant_id))
 
     _bind(Request, {name: getattr(base, name) for name in _CALLED_FROM_ANYWHERE})
-    Request.__name__, Request.__qualname__, Request.__module__ = base.__name__, base.__qualname__, base.__module__
+    Request.__name__, Request.__qualname__, Request.__module__ = (
+        base.__name__,
+        base.__qualname__,
+        base.__module__,
+    )
     return Request
 
 

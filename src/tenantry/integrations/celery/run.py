@@ -14,11 +14,11 @@ from contextvars import copy_context
 from functools import partial, wraps
 from typing import Any, Final
 
+from billiard.einfo import ExceptionInfo
+
 from celery import states
 from celery.app.task import Context, Task
 from celery.app.trace import TraceInfo, trace_ok_t
-from billiard.einfo import ExceptionInfo
-
 from tenantry.context import current_unit, unit_of_work
 from tenantry.errors import MissingTenantHeaderError, PropagationError
 from tenantry.ids import TenantId

@@ -1,0 +1,97 @@
+"""A worker of the probe application for each module that wants one, and the means to ask what it did."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import redis
+
+from tests import services
+
+HERE = Path(__file__).parent
+PROBE = "tests.integration.celery.probe"
+
+
+class Rig:
+    """One application with its environment: to publish here, to run workers on, to read notes from."""
+
+    def __init__(self, env: dict[str, str]) -> None:
+        self.env = env
+        self.probe = _load_probe(env)
+        self.app = self.probe.app
+        self.notes: redis.Redis = self.probe.notes
+        self.queue = env["PROBE_QUEUE"]
+
+    @contextmanager
+    def worker(self, *arguments: str, **options) -> Iterator[services.Worker]:
+        """Run a real worker on this rig's queue."""
+        root = str(HERE.parents[2])
+        path = os.pathsep.join([root, str(Path(root) / "src"), os.environ.get("PYTHONPATH", "")])
+        env = {**self.env, "PYTHONPATH": path, **options.pop("env", {})}
+        with services.celery_worker(
+            PROBE, "-Q", self.queue, "--without-gossip", "--without-mingle", *arguments, env=env, **options
+        ) as worker:
+            yield worker
+
+    def phases(self, task_id: str, *until: str, seconds: float = 20.0) -> list[str]:
+        """What a task's phases have noted, once all of ``until`` are among it."""
+        deadline = time.monotonic() + seconds
+        while True:
+            found = self.notes.lrange(f"phases:{task_id}", 0, -1)
+            names = {item.partition("=")[0] for item in found}
+            if names.issuperset(until):
+                return found
+            if time.monotonic() > deadline:
+                raise AssertionError(f"{set(until) - names} did not come; there is {found}")
+            time.sleep(0.02)
+
+    def close(self) -> None:
+        """Close what was opened here."""
+        self.app.close()
+        self.notes.close()
+
+
+def _load_probe(env: dict[str, str]) -> ModuleType:
+    """Import the probe application once more, under this environment."""
+    before = {name: os.environ.get(name) for name in env}
+    os.environ.update(env)
+    try:
+        # Named as the worker imports it, since task names come from it; not in sys.modules, since there are several.
+        spec = importlib.util.spec_from_file_location(PROBE, HERE / "probe.py")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    finally:
+        for key, value in before.items():
+            os.environ.pop(key) if value is None else os.environ.update({key: value})
+    return module
+
+
+@pytest.fixture(scope="module")
+def new_rig(redis_url: str) -> Iterator[Callable[..., Rig]]:
+    """Make rigs: ``new_rig(broker=…, PROBE_SECRETS="old,new")``."""
+    with ExitStack() as stack:
+
+        def make(broker: str | None = None, backend: str | None = None, **env: str) -> Rig:
+            unique = uuid.uuid4().hex[:10]
+            rig = Rig(
+                {
+                    "PROBE_BROKER": broker or redis_url,
+                    "PROBE_BACKEND": backend or redis_url,
+                    "PROBE_NOTES": redis_url,
+                    "PROBE_QUEUE": f"probe-{unique}",
+                    "PROBE_QUARANTINE": f"quarantine-{unique}",
+                    **env,
+                }
+            )
+            stack.callback(rig.close)
+            return rig
+
+        yield make
