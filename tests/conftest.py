@@ -136,7 +136,7 @@ def _ran(stats: dict[str, list[Any]]) -> Iterable[str]:
         for report in stats.get(outcome, ()):
             path = report.nodeid.partition("::")[0]
             tests[path] += 1
-            servers[path].update(v for n, v in report.user_properties if n == "server")
+            servers[path].update(v for n, v in getattr(report, "user_properties", ()) if n == "server")
     by_servers: dict[tuple[str, ...], list[str]] = defaultdict(list)
     for path in sorted(tests):
         by_servers[tuple(sorted(servers[path]))].append(f"{path} ({tests[path]})")

@@ -12,18 +12,19 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from contextvars import ContextVar, Token
-from types import TracebackType
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from tenantry.errors import NoTenantError, ScopeOrderError, TenantConflictError
-from tenantry.frames import refuse_generator_frame
+from tenantry.frames import GENERATOR, get_frame, refuse_generator_frame
 from tenantry.ids import TenantId, ensure_tenant_id
 from tenantry.steps import bound_to, bound_to_function
+
+if TYPE_CHECKING:
+    from types import TracebackType
 
 __all__ = [
     "add_scope_hook",
@@ -66,7 +67,7 @@ class State:
         self.unit = unit
 
 
-_STATE: Final[ContextVar[State]] = ContextVar("tenantry", default=State(None, NEVER_SET, object()))
+_STATE: Final[ContextVar[State]] = ContextVar("tenantry", default=State(None, NEVER_SET, object()))  # noqa: B039 - a State is never changed
 get_state = _STATE.get
 
 
@@ -101,7 +102,7 @@ def current_tenant_or_none() -> TenantId | None:
 
 
 def require_tenant(wanted: str) -> TenantId:
-    """Return the active tenant for ``wanted``, the function or command that needs it, or raise ``NoTenantError``."""
+    """Return the active tenant for ``wanted``, what needs it, or raise ``NoTenantError``."""
     state = get_state()
     if state.tenant_id is None:
         raise NoTenantError(wanted, state.kind)
@@ -272,7 +273,7 @@ class _Scope:
 
     __slots__ = ("_entries", "_in_generator")
 
-    def __init__(self, in_generator: bool) -> None:
+    def __init__(self, *, in_generator: bool) -> None:
         self._in_generator = in_generator
         self._entries: list[_Entry] = []
 
@@ -338,7 +339,8 @@ class tenant_scope(_Scope):  # noqa: N801 - used as a verb: with tenant_scope(..
         self._entries = []
 
     def __enter__(self) -> TenantId:
-        refuse_generator_frame(sys._getframe(1), "tenant_scope", allowed=self._in_generator)
+        if get_frame(1).f_code.co_flags & GENERATOR and not self._in_generator:
+            refuse_generator_frame(get_frame(1), "tenant_scope")
         self._entries.append(self._enter())
         return self.tenant_id
 
@@ -348,7 +350,8 @@ class tenant_scope(_Scope):  # noqa: N801 - used as a verb: with tenant_scope(..
         self._leave(error)
 
     async def __aenter__(self) -> TenantId:
-        refuse_generator_frame(sys._getframe(1), "tenant_scope", allowed=self._in_generator)
+        if get_frame(1).f_code.co_flags & GENERATOR and not self._in_generator:
+            refuse_generator_frame(get_frame(1), "tenant_scope")
         self._entries.append(self._enter())
         return self.tenant_id
 
@@ -358,6 +361,7 @@ class tenant_scope(_Scope):  # noqa: N801 - used as a verb: with tenant_scope(..
         self._leave(error)
 
     def __call__(self, function: _F) -> _F:
+        """Return ``function`` bound to the tenant."""
         tenant_id, switch = self.tenant_id, self._switch
         return bound_to_function(
             function,
@@ -366,10 +370,10 @@ class tenant_scope(_Scope):  # noqa: N801 - used as a verb: with tenant_scope(..
         )
 
     def _enter(self) -> _Entry:
-        return _enter_tenant(self.tenant_id, self._switch)
+        return _enter_tenant(self.tenant_id, switch=self._switch)
 
 
-def _enter_tenant(tenant_id: TenantId, switch: bool) -> _Entry:
+def _enter_tenant(tenant_id: TenantId, *, switch: bool) -> _Entry:
     current = get_state()
     active = current.tenant_id
     if active is not None and active != tenant_id and not switch:
@@ -400,14 +404,13 @@ class without_tenant(_Scope):  # noqa: N801 - used as a verb: with without_tenan
         if not isinstance(reason, str):
             raise TypeError(f"without_tenant(reason=...) takes a text, not {type(reason).__name__}")
         if not reason.strip():
-            raise ValueError(
-                "without_tenant(reason=...) needs a reason that is not blank: why does this belong to no tenant?"
-            )
-        super().__init__(in_generator)
+            raise ValueError("without_tenant(reason=...) needs a reason: why does this belong to no tenant?")
+        super().__init__(in_generator=in_generator)
         self.reason: Final = reason
 
     def __enter__(self) -> None:
-        refuse_generator_frame(sys._getframe(1), "without_tenant", allowed=self._in_generator)
+        if get_frame(1).f_code.co_flags & GENERATOR and not self._in_generator:
+            refuse_generator_frame(get_frame(1), "without_tenant")
         self._log()
         self._entries.append(self._enter())
 
@@ -417,7 +420,8 @@ class without_tenant(_Scope):  # noqa: N801 - used as a verb: with without_tenan
         self._leave(error)
 
     async def __aenter__(self) -> None:
-        refuse_generator_frame(sys._getframe(1), "without_tenant", allowed=self._in_generator)
+        if get_frame(1).f_code.co_flags & GENERATOR and not self._in_generator:
+            refuse_generator_frame(get_frame(1), "without_tenant")
         self._log()
         self._entries.append(self._enter())
 
@@ -427,6 +431,7 @@ class without_tenant(_Scope):  # noqa: N801 - used as a verb: with without_tenan
         self._leave(error)
 
     def __call__(self, function: _F) -> _F:
+        """Return ``function`` bound to no tenant."""
         return bound_to_function(
             function,
             step=lambda: _Overwriting(_without_tenant_state()),
@@ -452,10 +457,10 @@ def _without_tenant_state() -> State:
 class BoundTenant:
     """The token that :func:`bind_tenant` returns. Opaque; for :func:`reset_tenant`, once."""
 
-    __slots__ = ("_entry",)
+    __slots__ = ("entry",)
 
     def __init__(self, entry: _Entry) -> None:
-        self._entry = entry
+        self.entry = entry
 
 
 def bind_tenant(tenant_id: object) -> BoundTenant:
@@ -486,7 +491,7 @@ def reset_tenant(token: BoundTenant) -> None:
     """
     if not isinstance(token, BoundTenant):
         raise TypeError(f"reset_tenant takes the token that bind_tenant returned, not {type(token).__name__}")
-    entry = token._entry
+    entry = token.entry
     outcome = entry.leave(None)
     if outcome is _USED:
         raise ScopeOrderError("a token that was not used yet", "one that reset_tenant has already taken")

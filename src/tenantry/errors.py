@@ -7,7 +7,10 @@ its data through :mod:`pickle`, :mod:`copy` and result stores that rebuild an ex
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from typing import TYPE_CHECKING, Final, cast
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 __all__ = [
     "BadTenantSignatureError",
@@ -42,10 +45,11 @@ def shown(value: object) -> str:
     fails by the name of its type: showing a bad value never raises.
     """
     kind = type(value)
-    for text_type in (str, bytes):
-        if issubclass(kind, text_type):
-            # Cut first: the repr of a megabyte costs a megabyte.
-            return _cut(repr(text_type.__getitem__(value, slice(_SHOWN_LIMIT))))
+    # Cut first: the repr of a megabyte costs a megabyte.
+    if issubclass(kind, str):
+        return _cut(repr(str.__getitem__(cast("str", value), slice(_SHOWN_LIMIT))))
+    if issubclass(kind, bytes):
+        return _cut(repr(bytes.__getitem__(cast("bytes", value), slice(_SHOWN_LIMIT))))
     try:
         return _cut(repr(value))
     except Exception:  # noqa: BLE001 - a foreign repr may raise anything, and the refusal must still be told
@@ -64,7 +68,7 @@ class NoTenantError(TenancyError, LookupError):
         state: Why there is none: ``"never set"``, ``"explicitly none"`` or ``"without_tenant"``.
     """
 
-    _CURES = {
+    _CURES: Final = {
         "never set": (
             "no tenant was ever set in this context. Enter one with tenant_scope(...), or wrap what "
             "you hand to a thread or an executor in carry_tenant(...)"
@@ -210,7 +214,7 @@ class BadTenantSignatureError(PropagationError):
     """Secret keys are set and the header's signature is absent or does not fit this message."""
 
     _WHAT = "the tenant header is not signed by any of the secret keys for this message"
-    _CURE = "give publisher and worker the same secret_keys, and publish the message anew rather than copy its header"
+    _CURE = "give publisher and worker the same secret_keys, and publish anew rather than copy a header"
 
 
 class KeySchemaError(TenancyError, ValueError):

@@ -6,14 +6,20 @@ the next, and where the context is kept, the generator's consumer runs in the ge
 
 from __future__ import annotations
 
-from types import FrameType
+import sys
+from typing import TYPE_CHECKING
 
 from tenantry.errors import ScopeOrderError
 from tenantry.steps import CO_ASYNC_GENERATOR, CO_GENERATOR
 
-__all__ = ["refuse_generator_frame"]
+if TYPE_CHECKING:
+    from types import FrameType
 
-_GENERATOR = CO_GENERATOR | CO_ASYNC_GENERATOR
+__all__ = ["GENERATOR", "get_frame", "refuse_generator_frame"]
+
+get_frame = sys._getframe  # noqa: SLF001 - what inspect.currentframe() is, without importing inspect
+
+GENERATOR = CO_GENERATOR | CO_ASYNC_GENERATOR
 _CO_ITERABLE_COROUTINE = 0x100  # @types.coroutine: a coroutine in all but its flags
 
 # Drivers that are known to run every step of a generator in one context.
@@ -35,16 +41,16 @@ _WORKERS = frozenset(
 )
 
 
-def refuse_generator_frame(frame: FrameType, scope: str, *, allowed: bool) -> None:
-    """Raise ``ScopeOrderError`` if ``frame``, which enters ``scope``, is a generator's with an unknown driver."""
+def refuse_generator_frame(frame: FrameType, scope: str) -> None:
+    """Raise ``ScopeOrderError`` if ``frame`` is a generator's with a driver that may not keep the context."""
     flags = frame.f_code.co_flags
-    if not flags & _GENERATOR or allowed or flags & _CO_ITERABLE_COROUTINE or _is_driven_safely(frame, flags):
+    if not flags & GENERATOR or flags & _CO_ITERABLE_COROUTINE or _is_driven_safely(frame, flags):
         return
     raise ScopeOrderError(
-        f"`with {scope}(...)` in a function, where one context sees entry and exit (decorate the generator with "
-        f"@{scope}(...), wrap it in carry_tenant(...), or, if its driver is known to keep the context, "
-        "pass in_generator=True)",
-        f"it in the frame of the generator {frame.f_code.co_name!r}, each step of which may run in another context",
+        f"`with {scope}(...)` in a function, where one context sees entry and exit "
+        f"(decorate the generator with @{scope}(...), wrap it in carry_tenant(...), or, if its driver is "
+        "known to keep the context, pass in_generator=True)",
+        f"it in the frame of the generator {frame.f_code.co_name!r}, each step of which may run elsewhere",
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import NewType
+from typing import Final, NewType
 from uuid import UUID
 
 from tenantry.errors import InvalidTenantIdError, shown
@@ -50,6 +50,10 @@ def ensure_tenant_id(value: object) -> TenantId:
     return _ensure_text(text)
 
 
+# The slot itself: a subclass may have an attribute of this name.
+_uuid_int: Final = vars(UUID)["int"].__get__
+
+
 def exact_text(value: object) -> str | None:
     """Return the text of a ``str`` or ``uuid.UUID`` by its underlying value, or ``None`` for other types.
 
@@ -57,9 +61,9 @@ def exact_text(value: object) -> str | None:
     """
     kind = type(value)
     if issubclass(kind, str):
-        return str.__str__(value)  # type: ignore[arg-type]
+        return str.__str__(value)
     if issubclass(kind, UUID):
-        digits = int.__format__(UUID.int.__get__(value), "032x")  # type: ignore[attr-defined]
+        digits = int.__format__(_uuid_int(value), "032x")
         return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
     return None
 

@@ -13,7 +13,7 @@ Edges for brokers use this module; to write one for another queue, two calls are
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -162,7 +162,7 @@ def parse_header(value: object, *, carrier: str) -> ParsedHeader:
     """
     if not issubclass(type(value), str):
         raise MalformedTenantHeaderError(carrier, f"it is {type(value).__name__}, not text")
-    text = str.__str__(value)  # type: ignore[arg-type]
+    text = str.__str__(value)
     if len(text) > _LONGEST:
         raise MalformedTenantHeaderError(carrier, "it is too long")
     version, *fields = text.split(";")
@@ -262,7 +262,7 @@ def _signed_text(tenant_id: str, task_id: str | None, task_name: str | None) -> 
 
 
 def _header_of(carrier: Mapping[str, Any]) -> object | None:
-    """Return the header that the caller has set, or ``None``; a header that is there and null is malformed."""
+    """Return the header that the caller has set, or ``None``; one that is there and null is malformed."""
     if not _has_header(carrier):
         return None
     described = f"the header {HEADER!r}"
@@ -283,8 +283,9 @@ def _refuse_second_value(carrier: Mapping[str, Any], described: str) -> None:
         values = getattr(carrier, method, None)
         if callable(values) and len(values(HEADER)) > 1:
             raise MalformedTenantHeaderError(described, "there are two of them")
-    spelled = sum(1 for name in carrier if isinstance(name, str) and name.lower() == HEADER)
-    if spelled > 1:
+    names: Iterable[object] = carrier
+    spelled = [name for name in names if isinstance(name, str) and name.lower() == HEADER]
+    if len(spelled) > 1:
         raise MalformedTenantHeaderError(described, "there are two of them")
 
 

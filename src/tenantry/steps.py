@@ -28,9 +28,9 @@ def bound_to(target: _T, *, step: Step) -> _T:
     """Return the same kind of thing as ``target``, each step of which runs inside ``step()``."""
     held = _held(target, step, step)
     if held is not None:
-        return cast(_T, held)
+        return cast("_T", held)
     if callable(target):
-        return cast(_T, _bound_callable(target, step, step, _nothing))
+        return cast("_T", _bound_callable(target, step, step, _nothing))
     raise TypeError(
         f"a callable, a coroutine or a generator was expected, not {type(target).__name__}; "
         "hand over the function itself, or the coroutine before it is made a task"
@@ -40,7 +40,7 @@ def bound_to(target: _T, *, step: Step) -> _T:
 def bound_to_function(
     function: _F, *, step: Step, final: Step, on_call: Callable[[], None] | None = None
 ) -> _F:
-    """Return ``function`` as a decorator does: calls and steps run inside ``step()``, finalisers inside ``final()``.
+    """Return ``function`` with its calls and steps inside ``step()`` and its finalisers inside ``final()``.
 
     Raises:
         TypeError: ``function`` is a class or no callable at all.
@@ -49,7 +49,7 @@ def bound_to_function(
         raise TypeError(
             f"this decorates functions and other callables, not {type(function).__name__} {function!r:.40}"
         )
-    return cast(_F, _bound_callable(function, step, final, on_call or _nothing))
+    return cast("_F", _bound_callable(function, step, final, on_call or _nothing))
 
 
 def _nothing() -> None:
@@ -61,19 +61,17 @@ def _code_flags(target: object) -> int:
     while True:
         if isinstance(target, functools.partial):
             target = target.func
-        elif isinstance(target, MethodType):
-            target = target.__func__
-        elif isinstance(target, staticmethod):
+        elif isinstance(target, MethodType | staticmethod):
             target = target.__func__
         elif isinstance(target, FunctionType):
             return target.__code__.co_flags
         else:
-            target = getattr(type(target), "__call__", None)
+            target = getattr(type(target), "__call__", None)  # noqa: B004 - the function itself is wanted
             if not isinstance(target, FunctionType):
                 return 0
 
 
-def _held(target: object, step: Step, final: Step) -> object | None:
+def _held(target: Any, step: Step, final: Step) -> Any:
     """Return a coroutine or generator object bound to ``step``, or ``None`` for anything else."""
     if isinstance(target, CoroutineType):
         return _coroutine(target, step)

@@ -66,7 +66,7 @@ def _text_of(value: object) -> str | None:
     """Return the text of ``value`` by its underlying type, or ``None``; subclasses are not asked."""
     if issubclass(type(value), int) and type(value) is not bool:
         try:
-            return int.__repr__(value)  # type: ignore[arg-type]
+            return int.__repr__(value)
         except ValueError:  # more digits than sys.get_int_max_str_digits allows, so longer than MAX_BYTES too
             return "0" * (MAX_BYTES + 1)
     return exact_text(value)

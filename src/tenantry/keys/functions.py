@@ -7,11 +7,10 @@ pass; everything else, every error included, is the business of :meth:`_Builder.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import update_wrapper
 from itertools import cycle
 from types import FunctionType
-from typing import Any, Final, ParamSpec, Protocol, cast
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, Protocol, cast
 
 from tenantry.context import get_state
 from tenantry.errors import KeySchemaError, NoTenantError, shown
@@ -19,6 +18,9 @@ from tenantry.keys.encoding import encode_part, is_ordinary
 from tenantry.keys.layout import SHARED_PREFIX, freeze_layout, tenant_prefix
 from tenantry.keys.schema import REGISTRY, ParsedKey, Placeholder, Schema, parse_as, schema_of
 from tenantry.steps import CO_ASYNC_GENERATOR, CO_COROUTINE, CO_GENERATOR
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["KeyFunction", "key", "shared_key"]
 
@@ -226,7 +228,7 @@ def _compiled(schema: Schema, function: FunctionType) -> FunctionType:
         all_parts="".join(f"{name}, " for name in names),
     )
     exec(compile(source, f"<key function {schema.label}>", "exec"), namespace)  # noqa: S102 - source of our own making
-    made = cast(FunctionType, update_wrapper(namespace["key_function"], function))
+    made = cast("FunctionType", update_wrapper(namespace["key_function"], function))
     made.__dict__.update(template=schema.template, pattern=builder.pattern, parse=builder.parse)
     return made
 
@@ -239,7 +241,7 @@ def _parameters(schema: Schema, function: FunctionType, namespace: dict[str, Any
         raise KeySchemaError(
             schema.label,
             None,
-            f"the placeholders ({', '.join(schema.placeholders) or 'none'}) and the parameters of the function "
+            f"the placeholders ({', '.join(schema.placeholders) or 'none'}) and the function's parameters "
             f"({', '.join(names) or 'none'}) have to be the same names, without * and **",
         )
     positional = names[: code.co_argcount]

@@ -5,12 +5,14 @@ Until then its template is free for applications, so that ``session:{id}`` is no
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from types import FunctionType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from tenantry.keys.functions import declare
 from tenantry.keys.schema import REGISTRY, schema_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["NAMES", "declared"]
 

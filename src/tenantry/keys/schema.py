@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from types import FunctionType
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from tenantry.errors import KeySchemaError, shown
-from tenantry.ids import TenantId
 from tenantry.keys.encoding import decode_segment, is_ordinary
 from tenantry.keys.layout import SHARED_PREFIX, key_text, split_owner
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from types import FunctionType
+
+    from tenantry.ids import TenantId
 
 __all__ = ["ParsedKey", "Placeholder", "Schema", "is_shared_key", "parse"]
 
@@ -107,7 +110,7 @@ def schema_of(template: object, function: FunctionType, *, shared: bool) -> Sche
     label = f"{module}.{qualified} ({shown(template)})"
     if not issubclass(type(template), str):
         raise KeySchemaError(label, None, 'a template is text, such as "cart:{cart_id}"')
-    text = str.__str__(template)  # type: ignore[arg-type]
+    text = str.__str__(template)
     segments = tuple(_segment(segment, label) for segment in text.split(":"))
     names = [segment.name for segment in segments if isinstance(segment, Placeholder)]
     if len(set(names)) != len(names):
@@ -135,7 +138,7 @@ def _segment(text: str, label: str) -> str | Placeholder:
         raise KeySchemaError(
             label,
             None,
-            f"the segment {shown(text)} is neither a placeholder, which is a whole segment, {{name}}, nor safe text; "
+            f"the segment {shown(text)} is neither a placeholder, {{name}} as a whole segment, nor safe: "
             "literals have no white space, control characters, or any of % * ? [ ] \\ { }",
         )
     if decode_segment(text) is None:
