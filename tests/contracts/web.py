@@ -7,12 +7,11 @@ per step, each the tenant of that step, ``/boom`` with an exception, and every o
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
 import logging
 import threading
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import jwt
@@ -65,13 +64,6 @@ class Ask(Protocol):
     ) -> Answer: ...
 
 
-@dataclass
-class Seen:
-    """What the app under an edge noted."""
-
-    tenants: list[object] = field(default_factory=list)
-
-
 def is_problem(answer: Answer, status: int) -> bool:
     document = answer.json
     return (
@@ -85,7 +77,9 @@ def is_problem(answer: Answer, status: int) -> bool:
 
 
 class EdgeContract:
-    """Inherit, and implement ``edge`` and ``refuse``."""
+    """Inherit, and implement ``edge`` and ``respond``."""
+
+    build_errors: tuple[type[Exception], ...] = (TypeError, ValueError)
 
     def edge(self, **options: Any) -> Ask:
         """Build the edge with these options over the app, and return how to ask it."""
@@ -160,7 +154,9 @@ class EdgeContract:
         assert is_problem(answer, 401)
         assert answer.headers["www-authenticate"] == "Bearer"
 
-    @pytest.mark.parametrize("value", ["acme,globex", "acme, acme", "a" * 64, "acm\xe9", "-acme", "null", "a b", ""])
+    @pytest.mark.parametrize(
+        "value", ["acme,globex", "acme, acme", "a" * 64, "acm\xe9", "-acme", "null", "a b", ""]
+    )
     def test_malformed_header_is_400_and_not_echoed(self, value: str) -> None:
         """What is not one valid id is refused, and nothing of it is told."""
         answer = self.edge(resolver=TRUSTING)("/", {"X-Tenant": value})
@@ -177,7 +173,9 @@ class EdgeContract:
     def test_token_that_does_not_verify_is_401(self) -> None:
         """A forged, an expired and an unreadable token look alike."""
         ask = self.edge(resolver=CLAIM)
-        forged = jwt.encode({"tenant": "acme"}, "another secret key of thirty-two bytes and more", algorithm="HS256")
+        forged = jwt.encode(
+            {"tenant": "acme"}, "another secret key of thirty-two bytes and more", algorithm="HS256"
+        )
         for token in (forged, jwt.encode({"tenant": "acme", "exp": 1}, SECRET), "x.y.z", ""):
             assert is_problem(ask("/", {"Authorization": f"Bearer {token}"}), 401)
         assert ask("/", bearer(tenant="acme")).json == "acme"
@@ -185,7 +183,9 @@ class EdgeContract:
     @pytest.mark.parametrize("value", ["a:b", 7, None, ["acme"], {"id": "acme"}, True, "", "null"])
     def test_claim_that_is_no_id_is_400(self, value: object) -> None:
         """A claim that is present but not one valid id is present but bad; optional does not excuse it."""
-        assert is_problem(self.edge(resolver=FirstOf(CLAIM, TRUSTING), optional=True)("/", bearer(tenant=value)), 400)
+        assert is_problem(
+            self.edge(resolver=FirstOf(CLAIM, TRUSTING), optional=True)("/", bearer(tenant=value)), 400
+        )
 
     def test_sources_that_disagree_are_403(self) -> None:
         """Two names, or one source silent while the other speaks."""
@@ -203,7 +203,7 @@ class EdgeContract:
         unknown, forbidden = ask("/", {"X-Tenant": "nobody"}), ask("/", {"X-Tenant": "globex"})
         assert is_problem(unknown, 404)
         assert (unknown.status, unknown.body) == (forbidden.status, forbidden.body)
-        assert {k for k in unknown.headers} == {k for k in forbidden.headers}
+        assert unknown.headers == forbidden.headers
         assert ask("/", {"X-Tenant": "acme"}).json == "acme"
 
     @pytest.mark.parametrize("answer", [None, 0, 1, "yes", [1], object()])
@@ -221,7 +221,9 @@ class EdgeContract:
             return tenant_id
 
         lookup = Lookup(find, active=lambda record: record != "idle")
-        member = Header("X-Tenant", verify=lambda request, tenant_id: request.headers.get("x-member") == "yes")
+        member = Header(
+            "X-Tenant", verify=lambda request, tenant_id: request.headers.get("x-member") == "yes"
+        )
         ask = self.edge(resolver=member, lookup=lookup)
         inside = {"X-Member": "yes"}
         assert is_problem(ask("/", {"X-Tenant": "idle", **inside}), 403)
@@ -358,7 +360,7 @@ class EdgeContract:
             {"resolver": TRUSTING, "on_error": "sorry"},
         ]
         for options in bad:
-            with pytest.raises((TypeError, ValueError, Exception), match=r"\S"):  # noqa: PT011
+            with pytest.raises(self.build_errors, match=r"\S"):
                 self.edge(**options)
 
     # --- callables ---------------------------------------------------------------------------
@@ -535,7 +537,9 @@ class EdgeContract:
     def test_subdomain(self, host: str, status: int, tenant: str | None) -> None:
         """Exactly one label below the base; malformed hosts are refused, foreign ones name nothing."""
         ask = self.edge(resolver=Subdomain("Example.com", trust_client=True), optional=True)
-        answer = ask("/", {"Host": host, "X-Forwarded-Host": "evil.example.com", "Forwarded": "host=evil.example.com"})
+        answer = ask(
+            "/", {"Host": host, "X-Forwarded-Host": "evil.example.com", "Forwarded": "host=evil.example.com"}
+        )
         assert answer.status == status
         assert status != 200 or answer.json == tenant
 
@@ -579,12 +583,3 @@ class EdgeContract:
         answer = self.edge(resolver=PathPrefix("/t", trust_client=True), optional=True)(path)
         assert answer.status == status
         assert status != 200 or answer.json == tenant
-
-
-def parts_of(tenants: Iterable[object]) -> bytes:
-    return b" ".join(str(tenant).encode() for tenant in tenants)
-
-
-def nothing_pending() -> None:
-    """Collect, so that what a test has left behind raises here and not elsewhere."""
-    gc.collect()

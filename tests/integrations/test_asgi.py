@@ -13,7 +13,7 @@ from tenantry import current_tenant_or_none
 from tenantry.context import unit_of_work
 from tenantry.integrations.asgi import TenantMiddleware
 from tenantry.resolvers import Header
-from tests.contracts.drivers import ask_asgi, asgi_app
+from tests.contracts.drivers import asgi_app, ask_asgi
 from tests.contracts.web import Ask, EdgeContract
 
 TRUSTING = Header("X-Tenant", trust_client=True)
