@@ -13,9 +13,7 @@ try:
 except ModuleNotFoundError as error:
     if error.name != "redis":
         raise
-    raise ImportError(
-        "tenantry.integrations.redis needs redis-py: pip install tenantry[redis]"
-    ) from error
+    raise ImportError("tenantry.integrations.redis needs redis-py: pip install tenantry[redis]") from error
 
 from tenantry.integrations.redis import tenants
 from tenantry.integrations.redis.acl import acl_rules, service_acl_rules

@@ -7,7 +7,7 @@ remembers its tenant.
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 from tenantry.context import current_tenant_or_none, require_tenant, unit_of_work
 from tenantry.integrations.redis.encoding import encode_all, frozen
@@ -16,10 +16,12 @@ from tenantry.integrations.redis.seats import Seat, acting_for, other_tenant
 from tenantry.integrations.redis.verdict import binds
 
 __all__ = [
+    "AsyncPipelineMemory",
     "AsyncPipelineSeat",
     "AsyncPubSubSeat",
     "CallSite",
     "ClientSeat",
+    "PipelineMemory",
     "PipelineSeat",
     "PubSubSeat",
     "ScriptSeat",
@@ -73,34 +75,25 @@ class ScriptSeat(Seat):
 # --- pipelines -----------------------------------------------------------------------------------
 
 
-class PipelineMemory(CallSite):
+class PipelineTenant(CallSite):
     """A pipeline belongs to the tenant of its first command until it is executed or reset."""
 
-    @property
-    def _tenantry_owner(self) -> str | None:
-        return cast("str | None", self.__dict__.get("_tenantry_owner_id"))
-
-    @_tenantry_owner.setter
-    def _tenantry_owner(self, owner: str | None) -> None:
-        self.__dict__["_tenantry_owner_id"] = owner
+    _tenantry_owner: str | None = None
 
     def _tenantry_claim(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        owner, active = self._tenantry_owner, current_tenant_or_none()
         args = self._tenantry_judge(args)
+        active = current_tenant_or_none()
         if active is None or not binds(encode_all(args, self._tenantry.encode), self._tenantry.declared):
             return args
-        if owner not in (None, active):
+        if self._tenantry_owner not in (None, active):
             raise other_tenant(_name(args), active, "pipeline")
         self._tenantry_owner = active
         return args
 
-    def _tenantry_check(self, command: str) -> None:
+    def _tenantry_check(self) -> None:
         owner = self._tenantry_owner
-        if owner is not None and require_tenant(command) != owner:
-            raise other_tenant(command, require_tenant(command), "pipeline")
-
-    def execute_command(self, *args: Any, **options: Any) -> Any:
-        return self._tenantry_base().execute_command(*self._tenantry_claim(args), **options)
+        if owner is not None and (active := require_tenant("EXEC")) != owner:
+            raise other_tenant("EXEC", active, "pipeline")
 
 
 def _name(args: tuple[Any, ...]) -> str:
@@ -109,11 +102,11 @@ def _name(args: tuple[Any, ...]) -> str:
     return str(first).split()[0].upper()
 
 
-class PipelineSeat(PipelineMemory):
-    """A sync pipeline."""
+class PipelineMemory(PipelineTenant):
+    """When a sync pipeline is done with its tenant."""
 
     def execute(self, *args: Any, **kwargs: Any) -> Any:
-        self._tenantry_check("EXEC")
+        self._tenantry_check()
         return self._tenantry_base().execute(*args, **kwargs)
 
     def reset(self) -> Any:
@@ -123,11 +116,18 @@ class PipelineSeat(PipelineMemory):
             self._tenantry_owner = None
 
 
-class AsyncPipelineSeat(PipelineMemory):
-    """An asyncio pipeline."""
+class PipelineSeat(PipelineMemory):
+    """A sync pipeline on one server."""
+
+    def execute_command(self, *args: Any, **options: Any) -> Any:
+        return self._tenantry_base().execute_command(*self._tenantry_claim(args), **options)
+
+
+class AsyncPipelineMemory(PipelineTenant):
+    """When an asyncio pipeline is done with its tenant."""
 
     async def execute(self, *args: Any, **kwargs: Any) -> Any:
-        self._tenantry_check("EXEC")
+        self._tenantry_check()
         return await self._tenantry_base().execute(*args, **kwargs)
 
     async def reset(self) -> Any:
@@ -135,6 +135,13 @@ class AsyncPipelineSeat(PipelineMemory):
             return await self._tenantry_base().reset()
         finally:
             self._tenantry_owner = None
+
+
+class AsyncPipelineSeat(AsyncPipelineMemory):
+    """An asyncio pipeline on one server."""
+
+    def execute_command(self, *args: Any, **options: Any) -> Any:
+        return self._tenantry_base().execute_command(*self._tenantry_claim(args), **options)
 
 
 # --- pub/sub -------------------------------------------------------------------------------------
@@ -178,7 +185,9 @@ class PubSubSeat(PubSubMemory):
         with self._tenantry_acting("SUBSCRIBE"):
             return self._tenantry_base().get_message(*args, **kwargs)
 
-    get_sharded_message = get_message
+    def get_sharded_message(self, *args: Any, **kwargs: Any) -> Any:
+        with self._tenantry_acting("SSUBSCRIBE"):
+            return self._tenantry_base().get_sharded_message(*args, **kwargs)
 
     def handle_message(self, *args: Any, **kwargs: Any) -> Any:
         if self._tenantry_owner is None:

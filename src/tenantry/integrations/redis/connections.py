@@ -12,7 +12,7 @@ from tenantry.integrations.redis.encoding import Encode, encode_all, encoder, fr
 from tenantry.integrations.redis.packing import GuardedPacker, Window, enforce, this_task, this_thread
 from tenantry.integrations.redis.seats import Policy, Seat, policy_of
 
-__all__ = ["seat_connection", "seat_pool"]
+__all__ = ["async_connection_seat", "seat_connection", "seat_pool"]
 
 _HIREDIS_PACKER: type | None = getattr(redis.connection, "HiredisRespSerializer", None)
 
@@ -142,8 +142,8 @@ class AsyncOwnConnectSeat(AsyncConnectionSeat):
         return await self._tenantry_connecting(self._tenantry_base().connect(*args, **kwargs))
 
 
-def async_connection_mixin(kind: type) -> type:
-    """The mixin for an asyncio connection class."""
+def async_connection_seat(kind: type) -> type[AsyncConnectionSeat]:
+    """The seat for an asyncio connection class."""
     return AsyncConnectionSeat if _is_stock(kind, "connect") else AsyncOwnConnectSeat
 
 
@@ -161,7 +161,7 @@ def seat_connection(connection: Any, policy: Policy) -> Any:
     if isinstance(connection, redis.connection.AbstractConnection):
         return _seat_sync(connection, policy)
     if isinstance(connection, redis.asyncio.connection.AbstractConnection):
-        policy.seat(connection, async_connection_mixin(type(connection)))
+        policy.seat(connection, async_connection_seat(type(connection)))
         connection._tenantry_window = Window()  # type: ignore[attr-defined]
         return connection
     raise TypeError(f"{type(connection).__name__} is no connection of redis-py's, so it cannot be guarded")

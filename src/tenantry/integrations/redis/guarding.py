@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+import gc
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final, TypeVar
 
 import redis
 import redis.asyncio
 import redis.asyncio.client
+import redis.asyncio.cluster
 import redis.client
-from redis.connection import CacheProxyConnection
-from tenantry.errors import NoTenantError, UnknownCommandError
+import redis.cluster
 from tenantry.integrations.redis.clients import (
     AsyncPipelineSeat,
     AsyncPubSubSeat,
@@ -17,32 +19,53 @@ from tenantry.integrations.redis.clients import (
     PipelineSeat,
     PubSubSeat,
 )
+from tenantry.integrations.redis.clusters import (
+    AsyncClusterPubSubSeat,
+    ClusterPubSubSeat,
+    guard_async_cluster,
+    guard_sync_cluster,
+    seat_async_pipeline,
+    seat_sync_pipeline,
+)
 from tenantry.integrations.redis.connections import seat_connection, seat_pool
-from tenantry.integrations.redis.encoding import encoder
-from tenantry.integrations.redis.packing import GuardedPacker
+from tenantry.integrations.redis.locks import wrap_locks
+from tenantry.integrations.redis.proof import prove
 from tenantry.integrations.redis.rules import Declaration, declare
 from tenantry.integrations.redis.seats import Policy, Seat, policy_of
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 __all__ = ["guard"]
 
 _Client = TypeVar("_Client")
-_SEATS: tuple[tuple[type, type[Seat]], ...] = (
-    (redis.client.Pipeline, PipelineSeat),
-    (redis.asyncio.client.Pipeline, AsyncPipelineSeat),
-    (redis.client.Redis, ClientSeat),
-    (redis.asyncio.client.Redis, ClientSeat),
-    (redis.client.PubSub, PubSubSeat),
-    (redis.asyncio.client.PubSub, AsyncPubSubSeat),
+_CLIENTS: Final = (
+    redis.client.Redis,
+    redis.asyncio.client.Redis,
+    redis.cluster.RedisCluster,
+    redis.asyncio.cluster.RedisCluster,
+)
+
+
+def _seated_as(seat: type[Seat]) -> Callable[[Any, Policy], Any]:
+    return lambda target, policy: policy.seat(target, seat)
+
+
+# The first kind that fits counts: a pipeline is a client too.
+_KINDS: Final[tuple[tuple[type, Callable[[Any, Policy], Any]], ...]] = (
+    (redis.cluster.ClusterPipeline, seat_sync_pipeline),
+    (redis.asyncio.cluster.ClusterPipeline, seat_async_pipeline),
+    (redis.client.Pipeline, _seated_as(PipelineSeat)),
+    (redis.asyncio.client.Pipeline, _seated_as(AsyncPipelineSeat)),
+    (redis.cluster.ClusterPubSub, _seated_as(ClusterPubSubSeat)),
+    (redis.asyncio.cluster.ClusterPubSub, _seated_as(AsyncClusterPubSubSeat)),
+    (redis.client.PubSub, _seated_as(PubSubSeat)),
+    (redis.asyncio.client.PubSub, _seated_as(AsyncPubSubSeat)),
+    *((kind, _seated_as(ClientSeat)) for kind in _CLIENTS),
 )
 
 
 def _adopt(target: Any, policy: Policy) -> Any:
-    for kind, seat in _SEATS:
+    for kind, seat in _KINDS:
         if isinstance(target, kind):
-            return policy.seat(target, seat)
+            return seat(target, policy)
     return target
 
 
@@ -50,8 +73,9 @@ def guard(client: _Client, *, commands: Mapping[str, Declaration] | None = None)
     """Make ``client`` refuse every key, channel and command that is not the active tenant's.
 
     Args:
-        client: A client of redis-py's. It is changed in place, with its pool: what it makes later, and
-            what it has made already, is guarded too. Needs no running server.
+        client: A client of redis-py's: ``Redis`` or ``RedisCluster``, sync or asyncio, however it was made.
+            It is changed in place, with its pools and nodes: pipelines, pub/subs, locks and copies, those
+            made earlier included. Needs no running server.
         commands: Where the keys of commands stand that the guard does not know: a name (any case;
             ``"NAME SUB"`` for a container) to the position of the first key, ``(first, last, step)``, or a
             function from the arguments (``bytes``, the command first) to positions. They count as in
@@ -67,92 +91,54 @@ def guard(client: _Client, *, commands: Mapping[str, Declaration] | None = None)
 
     From then on every command raises ``NoTenantError`` with no tenant active, ``CrossTenantError`` for
     what is not the tenant's, ``UnknownCommandError`` for a command that nobody knows; always before a
-    byte is written, and the connection stays usable. Thread-safe and task-safe as the client is.
+    byte is written, and the connection stays usable. Thread-safe and task-safe as the client is. It
+    walks the objects of the process once, so call it where the client is made.
     """
     rules = declare(commands)
     kind = type(client)
-    if not issubclass(kind, redis.client.Redis | redis.asyncio.client.Redis):
+    if not issubclass(kind, _CLIENTS):
         raise TypeError(f"guard takes a client of redis-py's, not {kind.__name__}")
-    policy = _policy_for(client)
+    policy = policy_of(client) or _policy_of_pool(client) or Policy(_adopt)
     policy.declare(rules)
     if policy_of(client) is None:
-        _guard_single(client, policy)
+        _put_in_place(client, policy)
     return client
 
 
-def _policy_for(client: Any) -> Policy:
-    found = policy_of(client) or policy_of(client.connection_pool)
-    return found or Policy(_adopt)
-
-
-def _guard_single(client: Any, policy: Policy) -> None:
-    seat_pool(client.connection_pool, policy)
-    if client.connection is not None:
-        seat_connection(client.connection, policy)
-    policy.adopt(client)
-    policy.encode = _prove(client.connection_pool)
-
-
-# --- proof ---------------------------------------------------------------------------------------
-
-_CANARY = "TENANTRY.PROOF"
-
-
-def _prove(pool: Any) -> Any:
-    """Make a connection as the pool does and see every way of sending refused; return how it encodes."""
-    connection: Any = _fresh(pool)
-    connection.send_packed_command = _not_sent
-    inner: Any = connection._conn if isinstance(connection, CacheProxyConnection) else connection
-    inner.send_packed_command = _not_sent
-    inner.can_read = _nothing_to_read
-    for send in (_send_command, _pack_command, _pack_commands):
-        if not _is_refused(send, connection):
-            raise RuntimeError(
-                f"{type(connection).__name__} does not pack what it sends with {send.__name__.strip('_')} "
-                "where the guard sits, so this client cannot be guarded; do not use it for tenants"
-            )
-    packer = getattr(inner, "_command_packer", None)
-    if isinstance(packer, GuardedPacker):
-        return packer.encode
-    return encoder(inner.encoder.encoding, inner.encoder.encoding_errors)
-
-
-def _fresh(pool: Any) -> Any:
-    """A connection that the pool would make, without its keeping count of it."""
-    twin = object.__new__(type(pool))
-    twin.__dict__.update(pool.__dict__)
-    twin.__dict__.update(
-        _created_connections=0, _connections=[], _available_connections=[], _in_use_connections=set()
+def _policy_of_pool(client: Any) -> Policy | None:
+    """A pool or a node table that another client shares is guarded already."""
+    return policy_of(getattr(client, "connection_pool", None)) or policy_of(
+        getattr(client, "nodes_manager", None)
     )
-    return twin.make_connection()
 
 
-def _not_sent(*_: Any, **__: Any) -> Any:
-    raise RuntimeError("the guard let its own proof through")
+def _put_in_place(client: Any, policy: Policy) -> None:
+    wrap_locks()
+    shared: object
+    if isinstance(client, redis.cluster.RedisCluster):
+        makers, shared = guard_sync_cluster(client, policy), client.nodes_manager
+    elif isinstance(client, redis.asyncio.cluster.RedisCluster):
+        makers, shared = guard_async_cluster(client, policy), client
+    else:
+        makers, shared = [seat_pool(client.connection_pool, policy)], client.connection_pool
+        if client.connection is not None:
+            seat_connection(client.connection, policy)
+    for maker in makers:
+        policy.encode = prove(maker)
+    policy.adopt(client)
+    for earlier in _holders(shared):
+        policy.adopt(earlier)
 
 
-def _nothing_to_read(*_: Any, **__: Any) -> bool:
-    return False
+def _holders(shared: Any) -> Iterator[Any]:
+    """Clients, pipelines and pub/subs that hold ``shared``: made earlier, they share it with this client."""
+    for referrer in gc.get_referrers(shared):
+        holders = gc.get_referrers(referrer) if isinstance(referrer, dict) else [referrer]
+        for holder in holders:
+            if isinstance(holder, tuple(kind for kind, _ in _KINDS)) and _holds(holder, shared):
+                yield holder
 
 
-def _send_command(connection: Any) -> Any:
-    sent = connection.send_command(_CANARY)
-    return sent.send(None) if hasattr(sent, "send") else sent
-
-
-def _pack_command(connection: Any) -> Any:
-    return connection.pack_command(_CANARY)
-
-
-def _pack_commands(connection: Any) -> Any:
-    return connection.pack_commands([(_CANARY,)])
-
-
-def _is_refused(send: Any, connection: Any) -> bool:
-    try:
-        send(connection)
-    except (NoTenantError, UnknownCommandError):
-        return True
-    except Exception:  # noqa: BLE001 - whatever else happened, it was not the guard
-        return False
-    return False
+def _holds(holder: Any, shared: Any) -> bool:
+    names = ("connection_pool", "nodes_manager", "cluster_client", "cluster")
+    return any(vars(holder).get(name, getattr(holder, name, None)) is shared for name in names)
