@@ -1,0 +1,235 @@
+"""``make demo``: two tenants with equal ids, and eight attacks, on real servers.
+
+Starts an embedded Valkey (or uses the empty database that REDIS_URL names), two uvicorn servers
+and two Celery prefork workers: the service without tenantry, and konstruct. Exit status 0 only if
+every check held. Everything is stopped at the end, by Ctrl-C too.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import sys
+import textwrap
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from http_client import call
+from stack import Stack, StackError
+
+HERE = Path(__file__).resolve().parent
+TOKENS = {"acme": secrets.token_hex(8), "globex": secrets.token_hex(8)}
+COLOUR = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+IMPORTED = ("REDIS_URL", "BEFORE_REDIS_URL", "KONSTRUCT_TOKENS")
+OURS = ("acme:*", "globex:*", "globex:memory:*", "None:*")
+CELERYS = ("celery-task-meta-*", "_kombu.binding*", "unacked*", "before", "konstruct", "tenantry.quarantine")
+
+
+class Report:
+    """Prints as it goes, and remembers what did not hold."""
+
+    def __init__(self) -> None:
+        self.failures: list[str] = []
+        self._started = time.monotonic()
+
+    def title(self, text: str) -> None:
+        """Begin a section."""
+        elapsed = f"[{time.monotonic() - self._started:4.1f} s]"
+        print(f"\n{_paint('1', text)}  {_paint('2', elapsed)}", flush=True)
+
+    def line(self, text: str, *, mark: str = " ", colour: str = "0") -> None:
+        """One paragraph, wrapped, behind a mark."""
+        body = textwrap.fill(text, 100, initial_indent="    ", subsequent_indent="      ")
+        print(f"  {_paint(colour, mark)}{body[3:]}", flush=True)
+
+    def check(self, name: str, deed: Callable[[], str], *, mark: str, colour: str) -> None:
+        """Run one check; print what it found."""
+        try:
+            found = deed()
+        except Exception as error:  # whatever it is, the check did not hold, and the others go on
+            self.failures.append(name)
+            self.line(f"{name}: {type(error).__name__}: {error}", mark="!", colour="1;31")
+        else:
+            self.line(found, mark=mark, colour=colour)
+
+
+def _paint(code: str, text: str) -> str:
+    return f"\x1b[{code}m{text}\x1b[0m" if COLOUR else text
+
+
+def main() -> int:
+    """Run the demo; the number of failures is what decides the exit status."""
+    report = Report()
+    try:
+        with Stack({"KONSTRUCT_TOKENS": ",".join("=".join(pair) for pair in TOKENS.items())}) as stack:
+            _run(stack, report)
+    except (StackError, OSError) as error:
+        print(f"\n{error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nInterrupted; everything is stopped.", file=sys.stderr)
+        return 130
+    if report.failures:
+        print(f"\n{len(report.failures)} checks did not hold: {'; '.join(report.failures)}")
+        return 1
+    report.title("Every check held; everything is stopped.")
+    return 0
+
+
+def _run(stack: Stack, report: Report) -> None:
+    report.title("Starting Valkey, two web servers, two prefork workers")
+    url = os.environ.get("REDIS_URL") or stack.start_valkey()
+    stack.environment |= {"REDIS_URL": url, "BEFORE_REDIS_URL": _next_database(url)}
+    os.environ.update({name: stack.environment[name] for name in IMPORTED})
+    with _empty_database(url) as raw, _empty_database(stack.environment["BEFORE_REDIS_URL"]) as raw_before:
+        try:
+            _show(stack, report, raw_before, raw)
+        finally:
+            stack.end(keep="valkey")  # workers write their own keys until they have stopped
+
+
+def _show(stack: Stack, report: Report, raw_before: Any, raw: Any) -> None:
+    before_url, after_url = _launch(stack, report, raw)
+    import attacks  # reads the environment, which is complete only now
+
+    targets = attacks.Targets(before_url, after_url, raw_before, raw, TOKENS, lambda: stack.log("worker"))
+    _converse(report, after_url)
+    _show_keys(report, raw)
+    _attack(report, attacks, targets)
+
+
+def _next_database(url: str) -> str:
+    """The service without tenantry gets a database of its own, or the two would meet in their keys."""
+    parts = urlsplit(url)
+    return parts._replace(path=f"/{int(parts.path.strip('/') or 0) + 1}").geturl()
+
+
+@contextmanager
+def _empty_database(url: str) -> Iterator[Any]:
+    """A client for a database that nobody uses; what the demo writes is deleted at the end."""
+    import redis
+
+    raw = redis.Redis.from_url(url, decode_responses=True)
+    try:
+        size = raw.dbsize()
+    except redis.RedisError as error:
+        raise StackError(f"{_shown(url)} does not answer: {error}") from error
+    if size:
+        raise StackError(
+            f"{_shown(url)} holds {size} keys; the demo wants empty databases, so as to touch none."
+        )
+    try:
+        yield raw
+    finally:
+        _forget(raw)
+        raw.close()
+
+
+def _shown(url: str) -> str:
+    """The address without its password."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
+def _launch(stack: Stack, report: Report, raw: Any) -> tuple[str, str]:
+    stack.launch_worker("worker", "konstruct.orchestrator")
+    stack.launch_worker("worker-before", "before.service:worker")
+    after_url = stack.launch_web("web", "konstruct.app:app")
+    before_url = stack.launch_web("web-before", "before.service:app")
+    info = raw.info("server")
+    version = info.get("valkey_version") or info["redis_version"]
+    report.line(
+        f"{info.get('server_name', 'redis')} {version} at {_shown(stack.environment['REDIS_URL'])}", mark="+"
+    )
+    for name, url in (("web", after_url), ("web-before", before_url)):
+        stack.wait_web(name, url)
+        report.line(f"uvicorn at {url} ({name})", mark="+")
+    for name in ("worker", "worker-before"):
+        stack.wait_worker(name)
+        report.line(f"celery prefork worker ({name})", mark="+")
+    return before_url, after_url
+
+
+def _converse(report: Report, url: str) -> None:
+    lines = (HERE / "data" / "conversations.jsonl").read_text(encoding="utf-8").splitlines()
+    messages = [json.loads(line) for line in lines]
+    report.title(
+        f"Posting {len(messages)} messages of two tenants that share every agent, user and message id"
+    )
+    expected: dict[tuple[str, str, str], list[str]] = defaultdict(list)
+    for message in messages:
+        tenant, channel = message.pop("tenant"), message.pop("channel")
+        answer = call(f"{url}/channels/{channel}/messages", message, tenant=tenant, token=TOKENS[tenant])
+        assert answer.status == 202, answer
+        expected[tenant, message["agent_id"], message["user_id"]].append(message["text"])
+    report.line(f"{len(messages)} x 202 Accepted", mark="+")
+    for (tenant, agent, user), texts in sorted(expected.items()):
+        report.check(
+            f"window of {tenant}/{agent}/{user}",
+            lambda tenant=tenant, path=f"{url}/agents/{agent}/users/{user}/messages", texts=texts: _window(
+                path, tenant, texts
+            ),
+            mark="✓",
+            colour="32",
+        )
+
+
+def _window(path: str, tenant: str, texts: list[str]) -> str:
+    deadline = time.monotonic() + 20
+    while True:
+        window = call(path.replace("+", "%2B"), tenant=tenant, token=TOKENS[tenant]).body["messages"]
+        if len(window) >= 2 * len(texts) or time.monotonic() > deadline:
+            break
+        time.sleep(0.1)
+    said = [message["text"] for message in window if message["role"] == "user"]
+    assert said == texts, f"the window holds {said}"
+    shown = "\n".join(f"      {m['role']:>9}: {m['text']}" for m in window)
+    print(f"\n    {_paint('1', tenant)}  {path.partition('/agents/')[2]}\n{shown}", flush=True)
+    return f"{tenant}: {len(texts)} messages, in order, and nobody else's"
+
+
+def _attack(report: Report, attacks: Any, targets: Any) -> None:
+    report.title("Attacks: first on the service without tenantry, then on konstruct")
+    for number, attack in enumerate(attacks.ATTACKS, 1):
+        print(f"\n  {number}. {_paint('1', attack.title)}", flush=True)
+        name = f"attack {number} without"
+        report.check(name, lambda a=attack: f"without: {a.before(targets)}", mark="✗", colour="31")
+        name = f"attack {number} with"
+        report.check(name, lambda a=attack: f"with: {a.after(targets)}", mark="✓", colour="32")
+
+
+def _show_keys(report: Report, raw: Any) -> None:
+    from tenantry.keys import owner_of
+
+    report.title("Keys in the server, by tenant")
+    groups: dict[str | None, list[str]] = defaultdict(list)
+    for key in sorted(raw.scan_iter(count=1000)):
+        groups[owner_of(key)].append(key)
+    for tenant in sorted(filter(None, groups)):
+        report.line(f"{tenant}: {', '.join(groups[tenant])}", mark="+")
+    report.line(f"Celery's own: {len(groups[None])}, for example {groups[None][0]}", mark="+")
+    report.check("keys by tenant", lambda: _only_two(groups), mark="✓", colour="32")
+
+
+def _only_two(groups: dict[str | None, list[str]]) -> str:
+    assert set(groups) == {"acme", "globex", None}, sorted(map(str, groups))
+    names = [{key.partition(":")[2] for key in groups[tenant]} for tenant in ("acme", "globex")]
+    assert names[0] == names[1], names
+    return "two tenants, the same names behind their prefixes, nothing shared"
+
+
+def _forget(raw: Any) -> None:
+    """Delete what the demo has written; the database was empty, but it need not be ours alone."""
+    for pattern in (*OURS, *CELERYS):
+        for key in raw.scan_iter(pattern, count=1000):
+            raw.delete(key)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""konstruct: agents that talk in the channels of many tenants; no signature here names one."""
