@@ -22,7 +22,7 @@ def test_readme_leads_to_a_guarded_task(tmp_path: Path) -> None:
         (tmp_path / name).write_text(source)
     with services.valkey_server() as server, redis.Redis.from_url(server.url) as client:
         environment = {**os.environ, "REDIS_URL": server.url}
-        with services.celery_worker("shop", cwd=tmp_path, env=environment):
+        with services.celery_worker("shop", cwd=tmp_path, env={"REDIS_URL": server.url}):
             command = [sys.executable, "-m", "tests.page", str(README)]
             environment["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, _path()))
             subprocess.run(command, cwd=tmp_path, env=environment, check=True, timeout=60)
