@@ -289,7 +289,7 @@ def _ran_to_end(awaitable: Any) -> _Outcome:
 
 
 def _is_asynchronous(fn: Any) -> bool:
-    return iscoroutinefunction(fn) or iscoroutinefunction(getattr(fn, "__call__", None))  # noqa: B004 - its kind is asked
+    return iscoroutinefunction(fn) or iscoroutinefunction(getattr(fn, "__call__", None))
 
 
 def _answer(outcome: _Outcome) -> Any:

@@ -7,11 +7,14 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
+from starlette.responses import PlainTextResponse
 
 from tenantry import current_tenant_or_none
 from tenantry.context import unit_of_work
 from tenantry.integrations.asgi import TenantMiddleware
 from tenantry.resolvers import Header
+from tests.contracts.drivers import asgi_app, ask_asgi
+from tests.contracts.web import Ask, EdgeContract
 
 TRUSTING = Header("X-Tenant", trust_client=True)
 
@@ -97,3 +100,13 @@ async def test_entry_overwrites_a_stale_tenant() -> None:
     with unit_of_work("stale"):
         assert await ask(app, http(path="/healthz")) == (200, None)
         assert current_tenant_or_none() == "stale"
+
+
+class TestAsgi(EdgeContract):
+    """The contract of web edges, on ASGI."""
+
+    def edge(self, **options: Any) -> Ask:
+        return ask_asgi(TenantMiddleware(asgi_app, **options))
+
+    def respond(self, status: int, body: bytes) -> Any:
+        return PlainTextResponse(body, status)

@@ -92,6 +92,8 @@ def init_app(
 
 def _in_request_context(app: flask.Flask, on_error: OnError) -> OnError:
     """Give ``on_error`` what a view has: a request context, and a free choice of what to return."""
+    if not callable(on_error):
+        raise TypeError("on_error is callable with (request, error)")
 
     def respond(request: Request, error: ResolutionError) -> flask.Response:
         with app.request_context(request.raw):

@@ -1,0 +1,201 @@
+"""The Django edge under WSGI and ASGI, driven by hand."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from django.core.exceptions import ImproperlyConfigured
+from django.core.handlers.asgi import ASGIHandler
+from django.core.handlers.wsgi import WSGIHandler
+from django.http import HttpResponse
+from django.test import AsyncRequestFactory, RequestFactory, override_settings
+
+from tenantry import current_tenant_or_none
+from tenantry.integrations.django import TenantMiddleware
+from tenantry.resolvers import Header, Session
+from tests.contracts import django_project
+from tests.contracts.drivers import ask_asgi, ask_wsgi
+from tests.contracts.web import TRUSTING, Answer, Ask, EdgeContract
+
+SESSIONS = "django.contrib.sessions.middleware.SessionMiddleware"
+TENANTS = "tenantry.integrations.django.TenantMiddleware"
+
+
+class DjangoContract(EdgeContract):
+    """The contract of web edges, with the options in the settings."""
+
+    kind: Any
+    build_errors = (ImproperlyConfigured,)
+
+    def edge(self, **options: Any) -> Ask:
+        configured = {name.upper(): value for name, value in options.items()}
+        with override_settings(TENANTRY=configured):
+            handler = self.kind()
+        ask = ask_wsgi if self.kind is WSGIHandler else ask_asgi
+        return ask(handler)
+
+    def respond(self, status: int, body: bytes) -> Any:
+        return HttpResponse(body, status=status)
+
+
+class TestDjangoWsgi(DjangoContract):
+    """Under WSGI."""
+
+    kind = WSGIHandler
+
+
+class TestDjangoAsgi(DjangoContract):
+    """Under ASGI."""
+
+    kind = ASGIHandler
+
+
+ACME = {"X-Tenant": "acme"}
+HANDLERS = pytest.mark.parametrize(("kind", "ask"), [(WSGIHandler, ask_wsgi), (ASGIHandler, ask_asgi)])
+
+
+def get(kind: Any, ask: Any, path: str) -> Answer:
+    django_project.SEEN.clear()
+    with override_settings(TENANTRY={"RESOLVER": TRUSTING}):
+        answer: Answer = ask(kind())(path, ACME)
+    return answer
+
+
+@HANDLERS
+def test_views_of_both_kinds_run_bound(kind: Any, ask: Any) -> None:
+    """Django adapts a view of the other kind through threads or loops; the tenant comes along."""
+    assert get(kind, ask, "/").json == "acme"
+    assert get(kind, ask, "/async").json == "acme"
+    assert current_tenant_or_none() is None
+
+
+@HANDLERS
+def test_handler500_runs_bound(kind: Any, ask: Any) -> None:
+    """The handler of the most important log line knows the tenant."""
+    assert get(kind, ask, "/boom").status == 500
+    assert django_project.SEEN == {"handler500": "acme"}
+
+
+@HANDLERS
+def test_closer_of_a_stream_runs_bound(kind: Any, ask: Any) -> None:
+    """``close`` of what is streamed sees the tenant, as its steps do."""
+    if kind is ASGIHandler:
+        with pytest.warns(Warning, match="consume synchronous iterators"):
+            answer = get(kind, ask, "/stream-closing")
+    else:
+        answer = get(kind, ask, "/stream-closing")
+    assert answer.body.split() == [b"acme"] * 3
+    assert django_project.SEEN == {"close": "acme"}
+
+
+def test_asynchronous_stream_runs_bound() -> None:
+    """Each step and the end of an asynchronous stream see the tenant."""
+    assert get(ASGIHandler, ask_asgi, "/stream-async").body.split() == [b"acme"] * 3
+    assert django_project.SEEN == {"async finally": "acme"}
+
+
+async def test_asynchronous_stream_is_closed_bound() -> None:
+    """A stream whose client has gone ends under its own tenant."""
+    django_project.SEEN.clear()
+    with override_settings(TENANTRY={"RESOLVER": TRUSTING}):
+        handler = ASGIHandler()
+    request = AsyncRequestFactory().get("/stream-async", headers=ACME)
+    response: Any = await handler.get_response_async(request)
+    stream = aiter(response.streaming_content)
+    assert await anext(stream) == b"acme "
+    del response, stream
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert django_project.SEEN == {"async finally": "acme"}
+
+
+def test_file_is_sent_by_the_server() -> None:
+    """A file response keeps the file that ``wsgi.file_wrapper`` is given."""
+    with override_settings(TENANTRY={"RESOLVER": TRUSTING}):
+        handler = WSGIHandler()
+    response: Any = handler.get_response(RequestFactory().get("/file", headers=ACME))
+    assert response.file_to_stream is not None
+    assert b"A Django project" in response.getvalue()
+    response.close()
+
+
+@HANDLERS
+def test_session(kind: Any, ask: Any) -> None:
+    """The session is read without blocking the event loop."""
+    with override_settings(
+        MIDDLEWARE=[SESSIONS, TENANTS],
+        TENANTRY={"RESOLVER": Session("tenant"), "EXEMPT": lambda request: request.path.startswith("/login")},
+    ):
+        app = ask(kind())
+        assert app("/").status == 401
+        cookie = app("/login/acme").headers["set-cookie"].partition(";")[0]
+        assert app("/", {"Cookie": cookie}).json == "acme"
+        cookie = app("/login/a:b").headers["set-cookie"].partition(";")[0]
+        assert app("/", {"Cookie": cookie}).status == 400
+    with override_settings(TENANTRY={"RESOLVER": Session("tenant")}):
+        assert ask(kind())("/").status == 401
+
+
+def on_error(request: Any, error: Any) -> HttpResponse:
+    return HttpResponse("mine", status=error.status)
+
+
+@HANDLERS
+def test_settings_may_be_dotted_paths(kind: Any, ask: Any) -> None:
+    """Objects of a module by their dotted path; a path of a URL is a path."""
+    options = {
+        "RESOLVER": "tests.contracts.web.TRUSTING",
+        "LOOKUP": "builtins.len",
+        "EXEMPT": ["/open"],
+        "OPTIONAL": False,
+        "ON_ERROR": "tests.integrations.django_dotted.on_error",
+    }
+    with override_settings(TENANTRY=options):
+        app = ask(kind())
+    assert app("/", ACME).json == "acme"
+    assert app("/open").json is None
+    assert (app("/").status, app("/").body) == (400, b"dotted")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        None,
+        {},
+        [],
+        {"RESOLVER": None},
+        {"RESOLVER": "no.such.module"},
+        {"RESOLVER": "tests.contracts.web.nothing"},
+        {"RESOLVER": "X-Tenant"},
+        {"RESOLVER": Header},
+        {"RESOLVER": TRUSTING, "EXEMPTED": ()},
+        {"RESOLVER": TRUSTING, "resolver": TRUSTING},
+        {"RESOLVER": TRUSTING, "EXEMPT": ["healthz"]},
+        {"RESOLVER": TRUSTING, "OPTIONAL": 1},
+        {"RESOLVER": TRUSTING, "LOOKUP": 7},
+    ],
+)
+@pytest.mark.parametrize("kind", [WSGIHandler, ASGIHandler])
+def test_bad_settings_are_found_at_start(options: Any, kind: Any) -> None:
+    """Before the first request, and with the name of the setting."""
+    with (
+        override_settings(TENANTRY=options),
+        pytest.raises(ImproperlyConfigured, match=r"settings\.TENANTRY"),
+    ):
+        kind()
+
+
+def test_missing_settings_are_found_at_start() -> None:
+    """No TENANTRY at all."""
+    with pytest.raises(ImproperlyConfigured, match=r"settings\.TENANTRY"):
+        WSGIHandler()
+
+
+def test_options_may_be_given_in_code() -> None:
+    """A subclass or a partial passes them to the middleware itself; the settings are not read then."""
+    middleware = TenantMiddleware(django_project.index, resolver=TRUSTING)
+    with override_settings(TENANTRY={"RESOLVER": "no.such"}):
+        response = middleware(RequestFactory().get("/", headers=ACME))
+    assert response.content == b'"acme"'

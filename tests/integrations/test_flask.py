@@ -1,0 +1,183 @@
+"""The Flask edge, driven through WSGI by hand."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import flask
+import pytest
+
+from tenantry import current_tenant_or_none
+from tenantry.integrations.flask import init_app
+from tenantry.resolvers import Session
+from tests.contracts.drivers import ask_wsgi, steps
+from tests.contracts.web import TRUSTING, Ask, EdgeContract
+
+
+def make_app() -> flask.Flask:
+    app = flask.Flask(__name__)
+    app.secret_key = "a secret key"
+
+    @app.route("/boom")
+    def boom() -> Any:
+        raise ZeroDivisionError
+
+    @app.route("/stream")
+    def stream() -> Any:
+        return flask.Response(steps())
+
+    methods = ["GET", "HEAD", "PUT", "POST", "OPTIONS"]
+
+    @app.route("/", defaults={"rest": ""}, methods=methods)
+    @app.route("/<path:rest>", methods=methods)
+    def index(rest: str) -> Any:
+        return flask.Response(json.dumps(current_tenant_or_none()))
+
+    return app
+
+
+class TestFlask(EdgeContract):
+    """The contract of web edges, on Flask."""
+
+    def edge(self, **options: Any) -> Ask:
+        app = make_app()
+        init_app(app, **options)
+        return ask_wsgi(app)
+
+    def respond(self, status: int, body: bytes) -> Any:
+        return body, status
+
+
+@pytest.fixture
+def app() -> flask.Flask:
+    app = make_app()
+    init_app(app, resolver=TRUSTING)
+    return app
+
+
+ACME = {"X-Tenant": "acme"}
+
+
+def test_init_app_twice_is_refused(app: flask.Flask) -> None:
+    """The options of two calls cannot be merged."""
+    with pytest.raises(RuntimeError, match="already"):
+        init_app(app, resolver=TRUSTING)
+
+
+def test_init_app_takes_a_flask_app() -> None:
+    """Anything else is a mistake that shows at once."""
+    with pytest.raises(TypeError, match="Flask app"):
+        init_app(object(), resolver=TRUSTING)  # type: ignore[arg-type]
+
+
+def test_hooks_and_bodies_run_bound(app: flask.Flask) -> None:
+    """Hooks, async views, error handlers, both kinds of stream, and what runs on close see the tenant."""
+    seen: dict[str, object] = {}
+
+    def note(name: str) -> None:
+        seen[name] = current_tenant_or_none()
+
+    app.before_request(lambda: note("before"))
+    app.teardown_request(lambda error: note("teardown"))
+
+    @app.errorhandler(ZeroDivisionError)
+    def handled(error: Exception) -> Any:
+        note("handler")
+        return "sorry", 500
+
+    @app.route("/late")
+    async def late() -> Any:
+        note("async view")
+
+        def body() -> Any:
+            note("stream")
+            yield flask.request.path
+
+        response = flask.Response(flask.stream_with_context(body()))
+        response.call_on_close(lambda: note("close"))
+        return response
+
+    client = app.test_client()
+    assert client.get("/late", headers=ACME).text == "/late"
+    assert client.get("/boom", headers=ACME).status_code == 500
+    names = {"before", "async view", "stream", "close", "teardown", "handler"}
+    assert seen == dict.fromkeys(names, "acme")
+    assert current_tenant_or_none() is None
+
+
+def test_client_that_preserves_the_context_works(app: flask.Flask) -> None:
+    """``with client`` keeps ``flask.request`` usable afterwards."""
+    with app.test_client() as client:
+        client.get("/x", headers=ACME)
+        assert flask.request.path == "/x"
+
+
+def test_session_is_opened_by_the_edge() -> None:
+    """The session of the app is read before a request context exists."""
+    app = make_app()
+
+    @app.post("/login/<tenant>")
+    def login(tenant: str) -> Any:
+        flask.session["tenant"] = tenant
+        return "in"
+
+    init_app(app, resolver=Session("tenant"), exempt=lambda request: request.path.startswith("/login/"))
+    client = app.test_client()
+    assert client.get("/").status_code == 401
+    client.post("/login/acme")
+    assert client.get("/").json is None or client.get("/").data == b'"acme"'
+    client.post("/login/a:b")
+    assert client.get("/").status_code == 400
+    client.set_cookie("session", "forged")
+    assert client.get("/").status_code == 401
+
+
+def test_session_without_a_secret_key_names_nothing() -> None:
+    """Flask opens no session then."""
+    app = make_app()
+    app.secret_key = None
+    init_app(app, resolver=Session("tenant"))
+    assert app.test_client().get("/").status_code == 401
+
+
+def test_on_error_may_use_what_a_view_may() -> None:
+    """``flask.request`` and ``jsonify`` work, and a plain value becomes a response."""
+    app = make_app()
+    init_app(
+        app,
+        resolver=TRUSTING,
+        on_error=lambda request, error: (flask.jsonify(path=flask.request.path), error.status),
+    )
+    answer = app.test_client().get("/x")
+    assert (answer.status_code, answer.json) == (400, {"path": "/x"})
+
+
+def test_file_is_sent_by_the_server(app: flask.Flask, tmp_path: Any) -> None:
+    """What ``send_file`` gives to ``wsgi.file_wrapper`` reaches the server unwrapped."""
+    path = tmp_path / "file.txt"
+    path.write_text("content")
+    app.add_url_rule("/file", view_func=lambda: flask.send_file(path))
+    wrapped: list[Any] = []
+
+    class Wrapper:
+        def __init__(self, file: Any, size: int = 8192) -> None:
+            self.file = file
+
+        def __iter__(self) -> Any:
+            return iter(lambda: self.file.read(4), b"")
+
+        def close(self) -> None:
+            self.file.close()
+
+    inner = app.wsgi_app
+
+    def server(environ: dict[str, Any], start_response: Any) -> Any:
+        environ["wsgi.file_wrapper"] = Wrapper
+        wrapped.append(inner(environ, start_response))
+        return wrapped[0]
+
+    app.wsgi_app = server  # type: ignore[method-assign]
+    with app.test_client().get("/file", headers=ACME) as response:
+        assert response.text == "content"
+    assert type(wrapped[0]) is Wrapper
