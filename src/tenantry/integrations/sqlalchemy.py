@@ -1,16 +1,16 @@
 """PostgreSQL row-level security through SQLAlchemy: each transaction belongs to one tenant.
 
 * **Enters**: nothing; the tenant is the one that is active where a transaction begins.
-* **Leaves**: ``set_config('app.tenant_id', …, true)``, the first statement of every transaction, which
-  row-level security policies read. It ends with the transaction, so a pooled connection carries
-  nothing over, behind PgBouncer in transaction mode included.
+* **Leaves**: ``set_config('app.tenant_id', …, true)``, the first statement of every transaction,
+  which row-level security policies read. It ends with the transaction, so a pooled connection
+  carries nothing over, behind PgBouncer in transaction mode included.
 * **Runs bound**: no callback is bound. Every statement of Core, of the ORM and of their asyncio
   forms is compared with its transaction's tenant before it is sent.
 * **Tested with**: SQLAlchemy 2.1, PostgreSQL 15 and 18, psycopg 3 and asyncpg, PgBouncer 1.18.
 
-What this cannot see: ``engine.raw_connection()`` and objects that an ORM session already holds. The
-first finds no tenant set, so that policies show it nothing; for the second, use one session per unit
-of work.
+What this cannot see: ``engine.raw_connection()`` and objects that an ORM session already holds.
+The first finds no tenant set, so that policies show it nothing; for the second, use one session per
+unit of work.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ try:
 except ModuleNotFoundError as error:
     if error.name != "sqlalchemy":
         raise
-    raise ImportError("tenantry.integrations.sqlalchemy needs SQLAlchemy: pip install tenantry[sqlalchemy]") from error
+    raise ImportError(
+        "tenantry.integrations.sqlalchemy needs SQLAlchemy: pip install tenantry[sqlalchemy]"
+    ) from error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
@@ -39,7 +41,15 @@ if TYPE_CHECKING:
 
     from tenantry.ids import TenantId
 
-__all__ = ["check", "check_async", "disable_row_security", "enable_row_security", "install", "tenant_sql", "uninstall"]
+__all__ = [
+    "check",
+    "check_async",
+    "disable_row_security",
+    "enable_row_security",
+    "install",
+    "tenant_sql",
+    "uninstall",
+]
 
 ColumnType = Literal["text", "varchar", "uuid"]
 
@@ -86,7 +96,7 @@ def install(engine: Engine | AsyncEngine) -> None:
     open already are covered from their next transaction on, and refuse statements until then.
 
     Args:
-        engine: An ``Engine`` or ``AsyncEngine`` of the ``postgresql`` dialect; needs no running server.
+        engine: An ``Engine`` or ``AsyncEngine`` for PostgreSQL; needs no running server.
 
     Raises:
         TypeError: ``engine`` is not an engine.
@@ -129,7 +139,7 @@ def _engine(engine: Engine | AsyncEngine) -> Engine:
     return target
 
 
-# -- what listens ------------------------------------------------------------------------------------
+# --- what listens ---------------------------------------------------------------------------------
 
 
 @contextmanager
@@ -171,7 +181,9 @@ def _enter(conn: Connection) -> _Transaction:
 def _set_tenant(conn: Connection, transaction: _Transaction) -> None:
     transaction.progress = "setting"
     # Never through a server-side cursor, which would run the function at its first fetch.
-    result = conn.execute(_SET_TENANT, {"tenant_id": transaction.tenant}, execution_options={"stream_results": False})
+    result = conn.execute(
+        _SET_TENANT, {"tenant_id": transaction.tenant}, execution_options={"stream_results": False}
+    )
     result.close()
     transaction.progress = "set"
 
@@ -181,7 +193,12 @@ def _end(conn: Connection, *_: object) -> None:
 
 
 def _before_statement(
-    conn: Connection, cursor: object, statement: str, parameters: object, context: object, executemany: bool
+    conn: Connection,
+    cursor: object,
+    statement: str,
+    parameters: object,
+    context: object,
+    executemany: object,
 ) -> None:
     transaction = _transactions.get(conn)
     if transaction is not None and transaction.progress == "setting":
@@ -214,8 +231,8 @@ _LISTENERS: Final[dict[str, Callable[..., None]]] = {
 
 
 def _refuse_autocommit(conn: Connection) -> None:
-    # Asked of the driver's connection: the isolation level may be the engine's, the connection's, or
-    # set on the driver behind SQLAlchemy's back. Every PostgreSQL driver that SQLAlchemy adapts has it.
+    # Asked of the driver's connection: the isolation level may be the engine's, the connection's,
+    # or set on the driver behind SQLAlchemy's back.
     driver_connection: Any = conn.connection.dbapi_connection
     if driver_connection.autocommit:
         raise _outside_transaction()
@@ -223,28 +240,29 @@ def _refuse_autocommit(conn: Connection) -> None:
 
 def _outside_transaction() -> TenancyError:
     return TenancyError(
-        "an SQL statement outside a transaction has no tenant, and row-level security would show it nothing: "
-        "run it in a transaction, without isolation_level='AUTOCOMMIT'; statements that cannot run in one "
-        "(VACUUM, CREATE DATABASE) belong to an engine of their own, without tenantry"
+        "an SQL statement outside a transaction has no tenant, and row-level security would show "
+        "it nothing: run it in a transaction, without isolation_level='AUTOCOMMIT'. Statements "
+        "that cannot run in one (VACUUM, CREATE DATABASE) belong to an engine without tenantry."
     )
 
 
 def _switched(active: TenantId, requested: TenantId) -> TenantConflictError:
     error = TenantConflictError(active, requested)
     error.add_note(
-        "The database transaction that is open here was begun under the first tenant and stays with it: commit or "
-        "roll back before the other scope, and give each tenant its own connection or session."
+        "The database transaction that is open here was begun under the first tenant and stays "
+        "with it: commit or roll back before the other scope, or give each its own connection."
     )
     return error
 
 
-# -- the start-up check ------------------------------------------------------------------------------
+# --- the start-up check ---------------------------------------------------------------------------
 
 _MIGHTY_ROLES: Final = """
 SELECT r.rolname, r.rolname IN (current_user, session_user), r.rolsuper
 FROM pg_catalog.pg_roles r
 WHERE (r.rolsuper OR r.rolbypassrls)
-  AND (pg_catalog.pg_has_role(session_user, r.oid, 'MEMBER') OR pg_catalog.pg_has_role(current_user, r.oid, 'MEMBER'))
+  AND (pg_catalog.pg_has_role(session_user, r.oid, 'MEMBER')
+       OR pg_catalog.pg_has_role(current_user, r.oid, 'MEMBER'))
 ORDER BY 2 DESC, 1
 """
 
@@ -253,8 +271,9 @@ SELECT n.nspname, c.relname, c.relkind::text, c.relrowsecurity AND c.relforcerow
        pg_catalog.pg_has_role(session_user, c.relowner, 'MEMBER')
            OR pg_catalog.pg_has_role(current_user, c.relowner, 'MEMBER'),
        c.relkind IN ('r', 'p') AND pg_catalog.has_table_privilege(c.oid, 'TRUNCATE'),
-       (o.rolsuper OR o.rolbypassrls)
-           AND NOT coalesce(c.reloptions && ARRAY['security_invoker=true', 'security_invoker=on'], false)
+       (o.rolsuper OR o.rolbypassrls) AND NOT coalesce(
+           c.reloptions && ARRAY['security_invoker=true', 'security_invoker=on',
+                                 'security_invoker=1', 'security_invoker=yes'], false)
 FROM pg_catalog.pg_class c
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 JOIN pg_catalog.pg_roles o ON o.oid = c.relowner
@@ -269,13 +288,13 @@ ORDER BY 1, 2
 
 
 def check(engine: Engine, *, shared: Collection[str] = ()) -> None:
-    """Refuse a database role and tables on which row-level security would not hold; call it at start.
+    """Refuse, at start, a role and tables on which row-level security would not hold.
 
-    Refused are: a role that is superuser, has ``BYPASSRLS`` or can become such a role; tables that it
-    owns, or whose owner it can become, since an owner can switch the security off; tables that it may read or write without
-    ``FORCE ROW LEVEL SECURITY``; ``TRUNCATE``, which asks no policy; and what no policy can hold:
-    materialized views, foreign tables, and views that run with the rights of a superuser.
-    Functions declared ``SECURITY DEFINER`` are not looked into.
+    Refused are a role that is superuser, has ``BYPASSRLS`` or can become such a role. Of the
+    relations that it may use: tables without ``FORCE ROW LEVEL SECURITY``; tables that it owns, or
+    whose owner it can become, since an owner can switch the security off; ``TRUNCATE``, which asks
+    no policy; and what no policy holds: materialized views, foreign tables, and views that run with
+    the rights of a superuser. Functions declared ``SECURITY DEFINER`` are not looked into.
 
     Args:
         engine: The application's engine, installed or not; needs no active tenant.
@@ -321,11 +340,14 @@ def _names(shared: Collection[str]) -> frozenset[str]:
 
 
 def _refuse_problems(conn: Connection, shared: frozenset[str]) -> None:
-    # Through the driver's own cursor: it begins no transaction of SQLAlchemy's, so it needs no tenant.
+    # The driver's own cursor begins no transaction of SQLAlchemy's, so it needs no tenant.
     driver_connection = conn.connection
     problems = [*_role_problems(driver_connection), *_relation_problems(driver_connection, shared)]
     if problems:
-        raise TenancyError("row-level security would not hold:\n" + "\n".join(f"- {problem}" for problem in problems))
+        raise TenancyError(
+            "row-level security would not hold:\n"
+            + "\n".join(f"- {problem}" for problem in problems)
+        )
 
 
 def _rows(connection: DBAPIConnection | Any, query: str) -> list[tuple[Any, ...]]:
@@ -341,7 +363,7 @@ def _role_problems(connection: Any) -> Iterator[str]:
     for role, itself, superuser in _rows(connection, _MIGHTY_ROLES):
         kind = "a superuser" if superuser else "BYPASSRLS"
         if itself:
-            yield f"the role {role} is {kind}: connect as a role that is neither superuser nor BYPASSRLS"
+            yield f"the role {role} is {kind}: connect as a role that policies bind"
             return
         yield f"the role can become {role}, which is {kind}: REVOKE that membership"
 
@@ -352,24 +374,24 @@ def _relation_problems(connection: Any, shared: frozenset[str]) -> Iterator[str]
             continue
         relation = f"{schema}.{name}"
         if kind in "mf":
-            yield f"{relation} cannot carry policies: REVOKE it from this role, or name it in shared="
+            yield f"{relation} cannot carry policies: REVOKE it, or name it in shared="
         elif kind == "v":
             if mighty:
-                yield f"view {relation} runs as a role that no policy binds: set security_invoker = true"
+                yield f"view {relation} runs as a role that no policy binds: set security_invoker"
         else:
             yield from _table_problems(relation, forced=forced, owned=owned, truncates=truncates)
 
 
 def _table_problems(relation: str, *, forced: bool, owned: bool, truncates: bool) -> Iterator[str]:
     if owned:
-        yield f"{relation} is owned by this role or by one that it can become: let a migration role own it"
+        yield f"{relation} is owned by this role or one that it can become: give it another owner"
     elif truncates:
-        yield f"{relation} can be truncated by this role, which no policy sees: REVOKE TRUNCATE"
+        yield f"{relation} can be truncated by this role, which asks no policy: REVOKE TRUNCATE"
     if not forced:
-        yield f"{relation} has no forced row-level security: ENABLE and FORCE it, or name it in shared="
+        yield f"{relation} has no forced row-level security: FORCE it, or name it in shared="
 
 
-# -- SQL for migrations ------------------------------------------------------------------------------
+# --- SQL for migrations ---------------------------------------------------------------------------
 
 
 def tenant_sql(column_type: ColumnType = "text") -> str:
@@ -412,7 +434,8 @@ def enable_row_security(
         policy: Name of the policy.
 
     Raises:
-        ValueError: A name that is no PostgreSQL identifier (empty, NUL, above 63 bytes), or another type.
+        ValueError: A name that is no PostgreSQL identifier (empty, NUL, above 63 bytes), or
+            another type.
     """
     relation, name = _relation(schema, table), _identifier(policy)
     own = f"{_identifier(column)} = {tenant_sql(column_type)}"
@@ -449,6 +472,6 @@ def _relation(schema: str | None, table: str) -> str:
 
 
 def _identifier(name: str) -> str:
-    if not isinstance(name, str) or not name or "\x00" in name or len(name.encode()) > 63:
+    if not name or "\x00" in name or len(name.encode()) > 63:
         raise ValueError(f"not a PostgreSQL identifier of 1 to 63 bytes: {name!r:.40}")
     return '"' + name.replace('"', '""') + '"'
