@@ -11,6 +11,7 @@ pytest.importorskip("sqlalchemy")
 
 from sqlalchemy import create_engine
 from sqlalchemy.ext.asyncio import create_async_engine
+
 from tenantry.integrations import sqlalchemy as edge
 from tenantry.integrations.sqlalchemy import (
     disable_row_security,
@@ -53,9 +54,11 @@ def test_policy_reads_the_setting_so_that_empty_is_none():
     assert enable_row_security("memories", column_type="uuid") == (
         'ALTER TABLE "memories" ENABLE ROW LEVEL SECURITY',
         'ALTER TABLE "memories" FORCE ROW LEVEL SECURITY',
-        'CREATE POLICY "tenant_isolation" ON "memories" '
-        "USING (\"tenant_id\" = nullif(current_setting('app.tenant_id', true), '')::uuid) "
-        "WITH CHECK (\"tenant_id\" = nullif(current_setting('app.tenant_id', true), '')::uuid)",
+        (
+            'CREATE POLICY "tenant_isolation" ON "memories" '
+            "USING (\"tenant_id\" = nullif(current_setting('app.tenant_id', true), '')::uuid) "
+            "WITH CHECK (\"tenant_id\" = nullif(current_setting('app.tenant_id', true), '')::uuid)"
+        ),
     )
     assert tenant_sql() == "nullif(current_setting('app.tenant_id', true), '')"
 
@@ -131,9 +134,7 @@ blocked = sys.argv[1]
 sys.meta_path.insert(0, Blocker())
 import tenantry.integrations.sqlalchemy
 """
-    missing = subprocess.run(
-        [sys.executable, "-c", script, "sqlalchemy"], capture_output=True, text=True
-    )
+    missing = subprocess.run([sys.executable, "-c", script, "sqlalchemy"], capture_output=True, text=True)
     assert "pip install tenantry[sqlalchemy]" in missing.stderr
     broken = subprocess.run(
         [sys.executable, "-c", script, "typing_extensions"], capture_output=True, text=True

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import URL, Engine, create_engine, make_url, text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
-from tenantry.integrations.sqlalchemy import enable_row_security, install, tenant_sql
 
+from tenantry.integrations.sqlalchemy import enable_row_security, install, tenant_sql
 from tests import services
 
 

@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+
 from tenantry import NoTenantError, TenancyError, TenantConflictError, tenant_scope
 
 from .test_row_security import BODIES, INSERT, SETTING, Note

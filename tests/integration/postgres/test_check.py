@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
 from tenantry import TenancyError
 from tenantry.integrations.sqlalchemy import check, check_async
 
@@ -74,9 +75,7 @@ def test_role_with_bypassrls_is_refused(engine: Engine, database: Database, admi
         check(engine)
 
 
-def test_role_that_can_become_a_mighty_one_is_refused(
-    engine: Engine, database: Database, admin: Callable
-):
+def test_role_that_can_become_a_mighty_one_is_refused(engine: Engine, database: Database, admin: Callable):
     """SET ROLE is one statement away."""
     mighty = f"mighty_{database.app}"
     admin(f"CREATE ROLE {mighty} BYPASSRLS NOLOGIN", undo=f"DROP ROLE {mighty}")

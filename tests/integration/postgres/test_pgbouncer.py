@@ -18,9 +18,9 @@ import pytest
 from sqlalchemy import URL, create_engine, text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
+
 from tenantry import tenant_scope
 from tenantry.integrations.sqlalchemy import install
-
 from tests import services
 
 from .conftest import Database

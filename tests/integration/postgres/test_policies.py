@@ -9,6 +9,7 @@ from alembic.migration import MigrationContext
 from alembic.operations import Operations
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import DBAPIError
+
 from tenantry import tenant_scope
 from tenantry.integrations.sqlalchemy import (
     check,

@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import Engine, create_engine, event, select, text
 from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+
 from tenantry import (
     NoTenantError,
     TenancyError,
@@ -209,7 +210,7 @@ def test_session_works_after_commit(engine: Engine):
 
 
 def test_orm_bulk_insert_is_checked_batch_by_batch(engine: Engine):
-    """insertmanyvalues sends its batches by a path of its own."""
+    """Insertmanyvalues sends its batches by a path of its own."""
     with tenant_scope("acme"), Session(engine) as session:
         session.add_all([Note(id=str(n), body=str(n)) for n in range(3)])
         session.flush()
@@ -345,6 +346,19 @@ def test_install_covers_open_connections_from_their_next_transaction_on(
             conn.execute(SETTING)
         conn.rollback()
         assert conn.execute(SETTING).scalar() == "acme"
+
+
+@pytest.mark.parametrize("end", ["commit", "rollback"])
+def test_ended_transaction_vouches_for_no_later_one(engine: Engine, end: str):
+    """What was begun while tenantry was away is not taken for the transaction before it."""
+    with tenant_scope("acme"), engine.connect() as conn:
+        conn.execute(SETTING)
+        getattr(conn, end)()
+        uninstall(engine)
+        conn.execute(SETTING)
+        install(engine)
+        with pytest.raises(TenancyError, match="outside a transaction"):
+            conn.execute(SETTING)
 
 
 def test_install_twice_sets_once_and_uninstall_ends_it(engine: Engine):

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from sqlalchemy import Engine, create_engine
+
 from tenantry import NoTenantError, TenancyError, TenantConflictError, tenant_scope
 from tenantry.integrations.sqlalchemy import install
 
