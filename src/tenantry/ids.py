@@ -63,7 +63,10 @@ def exact_text(value: object) -> str | None:
     if issubclass(kind, str):
         return str.__str__(value)
     if issubclass(kind, UUID):
-        digits = int.__format__(_uuid_int(value), "032x")
+        try:
+            digits = int.__format__(_uuid_int(value), "032x")
+        except AttributeError:  # made without its constructor: there is no value in it
+            return None
         return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
     return None
 

@@ -1,0 +1,439 @@
+"""Decorators, carried and detached callables and generators: every step inside, nothing outside."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+import gc
+import inspect
+import logging
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tenantry import (
+    NoTenantError,
+    TenantConflictError,
+    carry_tenant,
+    current_tenant_or_none,
+    detached,
+    tenant_scope,
+    without_tenant,
+)
+from tenantry.context import unit_of_work
+
+
+def active():
+    return current_tenant_or_none()
+
+
+def echo():
+    """A generator that tells its tenant at each step, and at its end."""
+    log = []
+    try:
+        received = yield active()
+        while True:
+            try:
+                received = yield (received, active())
+            except KeyError as error:
+                received = error.args[0]
+    finally:
+        log.append(active())
+        FINAL.append(active())
+
+
+async def async_echo():
+    try:
+        received = yield active()
+        while True:
+            await asyncio.sleep(0)
+            try:
+                received = yield (received, active())
+            except KeyError as error:
+                received = error.args[0]
+    finally:
+        await asyncio.sleep(0)
+        FINAL.append(active())
+
+
+FINAL: list[object] = []
+
+
+@pytest.fixture(autouse=True)
+def _empty_final():
+    FINAL.clear()
+
+
+# --- functions ---------------------------------------------------------------------------------------
+
+
+def test_decorated_function_runs_under_the_tenant():
+    """Arguments, result and metadata are the function's own."""
+
+    @tenant_scope("acme")
+    def add(a, *, b=1):
+        """Add."""
+        return active(), a + b
+
+    assert add(1, b=2) == ("acme", 3)
+    assert active() is None
+    assert (add.__name__, add.__doc__) == ("add", "Add.")
+
+
+def test_decorated_coroutine_function_runs_under_the_tenant():
+    """The scope is open while the body runs, not only while the coroutine is made."""
+
+    @tenant_scope("acme")
+    async def work():
+        await asyncio.sleep(0)
+        return active()
+
+    assert inspect.iscoroutinefunction(work)
+    assert asyncio.run(work()) == "acme"
+
+
+def test_decorated_function_raises_the_conflict():
+    """A decorator is a scope: another tenant is not switched by accident."""
+    with tenant_scope("globex"):
+        with pytest.raises(TenantConflictError, match="'acme'"):
+            tenant_scope("acme")(active)()
+        assert tenant_scope("acme", switch=True)(active)() == "acme"
+
+
+def test_decorator_is_recursive_and_shared_by_threads():
+    """One decorator object keeps no state of a call."""
+    scope = tenant_scope("acme")
+
+    @scope
+    def depth(count):
+        return active() if count == 0 else depth(count - 1)
+
+    @scope
+    def meet(barrier):
+        barrier.wait()
+        return active()
+
+    assert depth(20) == "acme"
+    barrier = threading.Barrier(50)
+    with ThreadPoolExecutor(50) as pool:
+        futures = [pool.submit(meet, barrier) for _ in range(50)]
+        assert {future.result() for future in futures} == {"acme"}
+        assert pool.submit(active).result() is None
+
+
+class Worker:
+    def __init__(self):
+        self.seen = None
+
+    @tenant_scope("acme")
+    def method(self):
+        return self, active()
+
+    @staticmethod
+    @tenant_scope("acme")
+    def static():
+        return active()
+
+    @classmethod
+    @tenant_scope("acme")
+    def klass(cls):
+        return cls, active()
+
+    @tenant_scope("acme")
+    async def coroutine(self):
+        return self, active()
+
+    @tenant_scope("acme")
+    def steps(self):
+        yield self, active()
+
+    async def __call__(self):
+        return active()
+
+
+def test_decorated_methods_keep_their_self():
+    """Methods of every kind."""
+    worker = Worker()
+    assert worker.method() == (worker, "acme")
+    assert worker.static() == "acme"
+    assert worker.klass() == (Worker, "acme")
+    assert asyncio.run(worker.coroutine()) == (worker, "acme")
+    assert next(worker.steps()) == (worker, "acme")
+
+
+@pytest.mark.parametrize("target", [Worker, 5, None, classmethod(active)], ids=["class", "int", "None", "classmethod"])
+def test_decorator_refuses_what_is_no_function(target):
+    """A class would be bound while it is made and never again."""
+    with pytest.raises(TypeError, match="decorates functions"):
+        tenant_scope("acme")(target)
+
+
+async def coroutine_function():
+    await asyncio.sleep(0)
+    return active()
+
+
+def plain_wrapper():
+    return coroutine_function()
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        coroutine_function,
+        plain_wrapper,
+        functools.partial(coroutine_function),
+        functools.partial(plain_wrapper),
+        Worker(),
+        staticmethod(coroutine_function),
+        lambda: asyncio.sleep(0, None) and coroutine_function() if False else coroutine_function(),
+    ],
+    ids=["function", "wrapper", "partial", "partial of wrapper", "callable object", "staticmethod", "lambda"],
+)
+@pytest.mark.parametrize("carry", [True, False], ids=["carry", "decorator"])
+def test_coroutines_of_every_kind_of_callable_are_held(target, carry):
+    """What a plain callable returns has yet to run; it runs under the tenant all the same."""
+    with tenant_scope("acme"):
+        bound = carry_tenant(target) if carry else tenant_scope("acme")(target)
+
+    async def main():
+        assert await bound() == "acme"
+        return active()
+
+    assert asyncio.run(main()) is None
+
+
+def test_carried_callables_of_every_kind():
+    """Methods, partials, builtins and callable objects."""
+    with tenant_scope("acme"):
+        carried = [carry_tenant(f) for f in (active, functools.partial(active), Worker.static, Called())]
+        sized = carry_tenant(len)
+    assert [call() for call in carried] == ["acme"] * 4
+    assert sized("abc") == 3
+
+
+class Called:
+    flavour = "plain"
+
+    def __call__(self):
+        return active()
+
+
+@pytest.mark.parametrize("target", [None, 3, "text"])
+def test_carry_and_detached_refuse_what_cannot_run(target):
+    """The message says what can."""
+    with tenant_scope("acme"), pytest.raises(TypeError, match="a coroutine or a generator was expected"):
+        carry_tenant(target)
+    with pytest.raises(TypeError, match="a coroutine or a generator was expected"):
+        detached(target)
+
+
+def test_without_tenant_decorates_and_logs_each_call(caplog):
+    """A decorated platform job runs with no tenant and says so each time."""
+    job = without_tenant(reason="nightly")(active)
+    with caplog.at_level(logging.INFO, logger="tenantry"), tenant_scope("acme"):
+        assert job() is None
+        assert job() is None
+        assert active() == "acme"
+    assert caplog.text.count("nightly") == 2
+
+
+# --- generators ---------------------------------------------------------------------------------------
+
+
+def bind_decorator(function):
+    return tenant_scope("acme")(function)
+
+
+def bind_carry(function):
+    with tenant_scope("acme"):
+        return carry_tenant(function)
+
+
+def bind_object(function):
+    def make():
+        with tenant_scope("acme"):
+            return carry_tenant(function())
+
+    return make
+
+
+BINDERS = pytest.mark.parametrize("bind", [bind_decorator, bind_carry, bind_object])
+
+
+@BINDERS
+def test_generator_holds_its_tenant_per_step(bind):
+    """The consumer never sees it: send, throw and close go through."""
+    steps = bind(echo)()
+    assert inspect.isgenerator(steps)
+    assert next(steps) == "acme"
+    assert active() is None
+    assert steps.send(1) == (1, "acme")
+    assert steps.throw(KeyError(2)) == (2, "acme")
+    assert active() is None
+    steps.close()
+    assert FINAL == ["acme"]
+    assert active() is None
+
+
+@BINDERS
+def test_async_generator_holds_its_tenant_per_step(bind):
+    """The same for the asynchronous protocol."""
+
+    async def main():
+        steps = bind(async_echo)()
+        assert inspect.isasyncgen(steps)
+        assert await anext(steps) == "acme"
+        assert active() is None
+        assert await steps.asend(1) == (1, "acme")
+        assert await steps.athrow(KeyError(2)) == (2, "acme")
+        assert active() is None
+        await steps.aclose()
+        return active()
+
+    assert asyncio.run(main()) is None
+    assert FINAL == ["acme"]
+
+
+def test_generator_returns_and_raises_through_the_wrapper():
+    """Return values and errors are the generator's own."""
+
+    @tenant_scope("acme")
+    def steps():
+        yield 1
+        return active()
+
+    def collect():
+        return (yield from steps())
+
+    outer = collect()
+    assert next(outer) == 1
+    with pytest.raises(StopIteration) as stop:
+        next(outer)
+    assert stop.value.value == "acme"
+
+    @tenant_scope("acme")
+    def fails():
+        yield 1
+        raise LookupError(active())
+
+    with pytest.raises(LookupError, match="acme"):
+        list(fails())
+
+
+def test_async_generator_ends_and_raises_through_the_wrapper():
+    """Ends and errors are the generator's own."""
+
+    @tenant_scope("acme")
+    async def steps():
+        yield active()
+
+    @tenant_scope("acme")
+    async def fails():
+        yield 1
+        raise LookupError(active())
+
+    async def main():
+        assert [item async for item in steps()] == ["acme"]
+        with pytest.raises(LookupError, match="acme"):
+            async for _ in fails():
+                pass
+
+    asyncio.run(main())
+
+
+def test_generator_function_stays_one():
+    """Hosts ask by inspection what kind of thing a fixture or an endpoint is."""
+    assert inspect.isgeneratorfunction(tenant_scope("acme")(echo))
+    assert inspect.isasyncgenfunction(tenant_scope("acme")(async_echo))
+
+
+@pytest.mark.parametrize("bind", [bind_decorator, bind_carry])
+def test_generator_steps_in_copied_contexts_hold_the_tenant(bind):
+    """A server that runs each step in a copy of a context changes nothing for it."""
+    steps = bind(echo)()
+    with unit_of_work("globex" if bind is bind_carry else None):
+        first = contextvars.copy_context().run(next, steps)
+        second = contextvars.copy_context().run(steps.send, 5)
+        contextvars.copy_context().run(steps.close)
+    assert (first, second) == ("acme", (5, "acme"))
+    assert FINAL == ["acme"]
+
+
+def test_step_of_a_decorated_generator_under_another_tenant_raises_and_closes_it():
+    """A decorator is a scope at each step; the generator is finalised under its own tenant."""
+    steps = tenant_scope("acme")(echo)()
+    next(steps)
+    with tenant_scope("globex"):
+        with pytest.raises(TenantConflictError, match="'acme'"):
+            next(steps)
+        assert active() == "globex"
+    assert FINAL == ["acme"]
+
+
+def test_finaliser_of_a_dropped_generator_runs_under_its_tenant_in_silence():
+    """Whoever drops the last reference keeps their own tenant."""
+    steps = tenant_scope("acme")(echo)()
+    next(steps)
+    with tenant_scope("globex"):
+        del steps
+        gc.collect()
+        assert active() == "globex"
+    assert FINAL == ["acme"]
+
+
+def test_broken_off_async_for_leaves_the_caller_unchanged():
+    """`break` out of an async generator that holds a scope: no leak, no noise in the loop's handler."""
+    noise = []
+
+    async def main():
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: noise.append(context))
+        with tenant_scope("globex"):
+            async for _ in carried():
+                break
+            assert active() == "globex"
+            gc.collect()
+            for _ in range(5):
+                await asyncio.sleep(0)
+            assert active() == "globex"
+
+    carried = bind_carry(async_echo)
+    asyncio.run(main())
+    assert noise == []
+    assert FINAL == ["acme"]
+
+
+def test_detached_generators_run_with_no_tenant():
+    """Started by a request, and not the request's."""
+
+    async def main():
+        steps = detached(async_echo)()
+        assert await anext(steps) is None
+        assert active() == "acme"
+        await steps.aclose()
+
+    with tenant_scope("acme"):
+        steps = detached(echo())
+        assert next(steps) is None
+        assert active() == "acme"
+        steps.close()
+        asyncio.run(main())
+    assert FINAL == [None, None]
+
+
+def test_without_tenant_decorates_generators():
+    """Each step runs with no tenant, its consumer with its own."""
+    steps = without_tenant(reason="a test")(echo)()
+    with tenant_scope("acme"):
+        assert next(steps) is None
+        assert active() == "acme"
+        steps.close()
+    assert FINAL == [None]
+
+
+def test_carry_is_checked_where_it_is_called_for_generators_too():
+    """No tenant, no carrying."""
+    with pytest.raises(NoTenantError, match="carry_tenant"):
+        carry_tenant(echo)
