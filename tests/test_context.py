@@ -168,6 +168,18 @@ def test_scope_object_may_be_entered_again_inside_itself():
     assert active() is None
 
 
+def test_scope_object_entered_twice_and_left_out_of_order_raises():
+    """The entry that is left is its last one, and another scope is open inside it."""
+    scope, inner = tenant_scope("acme"), tenant_scope("globex", switch=True)
+    for each in (scope, scope, inner):
+        each.__enter__()
+    with pytest.raises(ScopeOrderError, match="reverse order"):
+        scope.__exit__(None, None, None)
+    inner.__exit__(None, None, None)
+    scope.__exit__(None, None, None)
+    assert active() is None
+
+
 def test_scope_object_shared_by_threads_keeps_them_apart():
     """Two threads inside one scope object leave in the order in which they came."""
     scope, barrier, seen = tenant_scope("acme"), threading.Barrier(2), []
@@ -576,7 +588,13 @@ class Recorder:
     """A hook that writes down what happens, and fails where it is told to."""
 
     def __init__(self, log, name, fail_enter=None, fail_exit=None, swallow=False):
-        self.log, self.name, self.fail_enter, self.fail_exit, self.swallow = log, name, fail_enter, fail_exit, swallow
+        self.log, self.name, self.fail_enter, self.fail_exit, self.swallow = (
+            log,
+            name,
+            fail_enter,
+            fail_exit,
+            swallow,
+        )
 
     def __call__(self, tenant):
         recorder = self
@@ -633,7 +651,12 @@ def test_nesting_the_same_tenant_fires_nothing_and_a_switch_keeps_the_outer_hook
             carry_tenant(active)()
         with tenant_scope("globex", switch=True):
             pass
-    assert [entry.split(":")[:2] for entry in log] == [["+a", "acme"], ["+a", "globex"], ["-a", "globex"], ["-a", "acme"]]
+    assert [entry.split(":")[:2] for entry in log] == [
+        ["+a", "acme"],
+        ["+a", "globex"],
+        ["-a", "globex"],
+        ["-a", "acme"],
+    ]
 
 
 def test_without_tenant_fires_nothing(hook):

@@ -206,7 +206,10 @@ def test_exit_stack_passes_the_net():
 def test_scope_without_a_caller_module_name_is_refused():
     """A driver that says nothing about itself is not known to be safe."""
     namespace = {"tenant_scope": tenant_scope, "next": next}
-    exec("def steps():\n    with tenant_scope('acme'):\n        yield\ndef drive():\n    next(steps())", namespace)
+    exec(
+        "def steps():\n    with tenant_scope('acme'):\n        yield\ndef drive():\n    next(steps())",
+        namespace,
+    )
     del namespace["__builtins__"]
     with pytest.raises(ScopeOrderError, match="in_generator"):
         namespace["drive"]()

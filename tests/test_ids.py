@@ -49,7 +49,9 @@ class NotText:
     __class__ = str
 
 
-@pytest.mark.parametrize("value", ["a", "Z", "0", "acme", "a.b_c-d", "A" * 63, "a--b", "a..b", "nonesuch", "nulls"])
+@pytest.mark.parametrize(
+    "value", ["a", "Z", "0", "acme", "a.b_c-d", "A" * 63, "a--b", "a..b", "nonesuch", "nulls"]
+)
 def test_id_of_the_grammar_is_returned_as_it_is(value):
     """What is legal is not touched."""
     assert ensure_tenant_id(value) == value
@@ -77,7 +79,23 @@ def test_reserved_word_is_refused(word):
         ensure_tenant_id(word)
 
 
-@pytest.mark.parametrize("value", [None, b"acme", 1, 1.0, True, ["acme"], ("acme",), object(), NotText(), object.__new__(uuid.UUID), bytearray(b"a")], ids=lambda value: type(value).__name__)
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        b"acme",
+        1,
+        1.0,
+        True,
+        ["acme"],
+        ("acme",),
+        object(),
+        NotText(),
+        object.__new__(uuid.UUID),
+        bytearray(b"a"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
 def test_other_type_is_refused(value):
     """Only text and UUIDs are ids; nothing is converted."""
     with pytest.raises(InvalidTenantIdError, match="str or uuid.UUID"):

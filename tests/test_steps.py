@@ -163,7 +163,9 @@ def test_decorated_methods_keep_their_self():
     assert next(worker.steps()) == (worker, "acme")
 
 
-@pytest.mark.parametrize("target", [Worker, 5, None, classmethod(active)], ids=["class", "int", "None", "classmethod"])
+@pytest.mark.parametrize(
+    "target", [Worker, 5, None, classmethod(active)], ids=["class", "int", "None", "classmethod"]
+)
 def test_decorator_refuses_what_is_no_function(target):
     """A class would be bound while it is made and never again."""
     with pytest.raises(TypeError, match="decorates functions"):

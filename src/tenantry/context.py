@@ -10,11 +10,9 @@ it, so a chain of tasks of which each enters a tenant and starts the next keeps 
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from contextvars import ContextVar, Token
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -24,6 +22,8 @@ from tenantry.ids import TenantId, ensure_tenant_id
 from tenantry.steps import bound_to, bound_to_function
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+    from logging import Logger
     from types import TracebackType
 
 __all__ = [
@@ -38,11 +38,9 @@ __all__ = [
     "without_tenant",
 ]
 
-_log = logging.getLogger("tenantry")
-
 _T = TypeVar("_T")
 _F = TypeVar("_F", bound=Callable[..., object])
-ScopeHook = Callable[[TenantId], AbstractContextManager[object]]
+ScopeHook = Callable[[TenantId], "AbstractContextManager[object]"]
 
 NEVER_SET: Final = "never set"
 EXPLICITLY_NONE: Final = "explicitly none"
@@ -69,6 +67,12 @@ class State:
 
 _STATE: Final[ContextVar[State]] = ContextVar("tenantry", default=State(None, NEVER_SET, object()))  # noqa: B039 - a State is never changed
 get_state = _STATE.get
+
+
+def _logger() -> Logger:
+    import logging  # not at the top: it is the slowest import of all, and may not be needed
+
+    return logging.getLogger("tenantry")
 
 
 def _never_set() -> State:
@@ -248,7 +252,7 @@ class _Entry:
             return
         if outcome is _RESTORED:
             raise failure
-        _log.warning(
+        _logger().warning(
             "a scope hook failed while its scope was left out of order or elsewhere", exc_info=failure
         )
 
@@ -277,9 +281,6 @@ class _Scope:
         self._in_generator = in_generator
         self._entries: list[_Entry] = []
 
-    def _enter(self) -> _Entry:
-        raise NotImplementedError
-
     def _leave(self, error: BaseException | None) -> None:
         entry = self._pop()
         if entry.leave(error) is _MISMATCH:
@@ -290,9 +291,10 @@ class _Scope:
         entries = self._entries
         if len(entries) > 1:
             current = get_state()
-            for index in range(len(entries) - 1, -1, -1):
-                if entries[index].state is current:
-                    return entries.pop(index)
+            for entry in reversed(entries):
+                if entry.state is current:
+                    entries.remove(entry)
+                    return entry
         try:
             return entries.pop()
         except IndexError:
@@ -440,7 +442,7 @@ class without_tenant(_Scope):  # noqa: N801 - used as a verb: with without_tenan
         )
 
     def _log(self) -> None:
-        _log.info("running without a tenant: %r", self.reason)
+        _logger().info("running without a tenant: %r", self.reason)
 
     def _enter(self) -> _Entry:
         return _Entry(_without_tenant_state(), fire=False)

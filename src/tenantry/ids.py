@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
+import sys
 from typing import Final, NewType
-from uuid import UUID
 
 from tenantry.errors import InvalidTenantIdError, shown
 
@@ -50,10 +50,6 @@ def ensure_tenant_id(value: object) -> TenantId:
     return _ensure_text(text)
 
 
-# The slot itself: a subclass may have an attribute of this name.
-_uuid_int: Final = vars(UUID)["int"].__get__
-
-
 def exact_text(value: object) -> str | None:
     """Return the text of a ``str`` or ``uuid.UUID`` by its underlying value, or ``None`` for other types.
 
@@ -62,9 +58,12 @@ def exact_text(value: object) -> str | None:
     kind = type(value)
     if issubclass(kind, str):
         return str.__str__(value)
-    if issubclass(kind, UUID):
+    # No value is a UUID before the module was imported, which is slow, so it is not imported for this.
+    module = sys.modules.get("uuid")
+    if module is not None and issubclass(kind, module.UUID):
         try:
-            digits = int.__format__(_uuid_int(value), "032x")
+            # The slot itself: a subclass may have an attribute of this name.
+            digits = int.__format__(vars(module.UUID)["int"].__get__(value), "032x")
         except AttributeError:  # made without its constructor: there is no value in it
             return None
         return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"

@@ -273,7 +273,7 @@ def _check_declared(template: object, function: object) -> FunctionType:
     return function
 
 
-def declare(template: object, function: object, *, shared: bool) -> FunctionType:
+def declare(template: str, function: object, *, shared: bool) -> FunctionType:
     """Declare a key function and return it compiled."""
     checked = _check_declared(template, function)
     schema = schema_of(template, checked, shared=shared)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import threading
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from tenantry.errors import KeySchemaError, shown
@@ -18,8 +16,6 @@ if TYPE_CHECKING:
     from tenantry.ids import TenantId
 
 __all__ = ["ParsedKey", "Placeholder", "Schema", "is_shared_key", "parse"]
-
-_log = logging.getLogger("tenantry")
 
 
 class ParsedKey(NamedTuple):
@@ -36,15 +32,13 @@ class ParsedKey(NamedTuple):
     parts: Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class Placeholder:
+class Placeholder(NamedTuple):
     """A segment of a template that a part fills."""
 
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class Schema:
+class Schema(NamedTuple):
     """A declared template.
 
     ``origin`` is (module, qualified name) and ``place`` (file, line), where the declaration has one that
@@ -93,13 +87,12 @@ class Schema:
 
     def replaces(self, other: Schema) -> bool:
         """Tell whether this is ``other``, declared again."""
-        return self.shared == other.shared and (
-            (self.origin is not None and self.origin == other.origin)
-            or (self.place is not None and self.place == other.place)
+        return (self.origin is not None and self.origin == other.origin) or (
+            self.place is not None and self.place == other.place
         )
 
 
-def schema_of(template: object, function: FunctionType, *, shared: bool) -> Schema:
+def schema_of(template: str, function: FunctionType, *, shared: bool) -> Schema:
     """Return the schema that ``template`` and ``function`` declare.
 
     Raises:
@@ -108,8 +101,6 @@ def schema_of(template: object, function: FunctionType, *, shared: bool) -> Sche
     name = function.__name__
     module, qualified = function.__module__ or "", function.__qualname__
     label = f"{module}.{qualified} ({shown(template)})"
-    if not issubclass(type(template), str):
-        raise KeySchemaError(label, None, 'a template is text, such as "cart:{cart_id}"')
     text = str.__str__(template)
     segments = tuple(_segment(segment, label) for segment in text.split(":"))
     names = [segment.name for segment in segments if isinstance(segment, Placeholder)]
@@ -169,10 +160,13 @@ class Registry:
                         other.label,
                         "some parts would give both the same key; change a literal segment of one of them",
                     )
-            for other in self._schemas:
-                if schema.replaces(other) and schema.template != other.template:
-                    _log.warning("key schema %s replaces %s", schema.label, other.label)
+            replaced = [other for other in self._schemas if schema.replaces(other)]
             self._schemas = (*kept, schema)
+        for other in replaced:
+            if schema.template != other.template:
+                import logging  # not at the top: it is the slowest import of all, and may not be needed
+
+                logging.getLogger("tenantry").warning("key schema %s replaces %s", schema.label, other.label)
 
     def add_fallbacks(self, schemas: Iterable[Schema]) -> None:
         """Add schemas that parse as long as no declared one could yield their keys."""
