@@ -118,7 +118,7 @@ def test_switch_enters_another_tenant_and_comes_back():
 def test_scope_restores_after_an_error():
     """An error of the body leaves as it is and leaves nothing behind."""
     with pytest.raises(ZeroDivisionError, match="division"), tenant_scope("acme"):
-        1 / 0  # noqa: B018
+        1 / 0
     assert active() is None
 
 
@@ -517,7 +517,7 @@ def report_state(queue):
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_process_of_either_start_method_is_clean(method):
-    """multiprocessing inherits no tenant."""
+    """Multiprocessing inherits no tenant."""
     context = multiprocessing.get_context(method)
     queue = context.SimpleQueue()
     with tenant_scope("acme"):

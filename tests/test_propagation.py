@@ -16,10 +16,10 @@ from tenantry import (
     NoTenantError,
     TenantConflictError,
     current_tenant_or_none,
+    propagation,
     tenant_scope,
     without_tenant,
 )
-from tenantry import propagation
 from tenantry.propagation import HEADER, extract, format_header, inject, normalize_secret_keys, parse_header
 
 OLD, NEW = "an-old-secret-key", "a-new-secret-key"
@@ -289,7 +289,7 @@ def test_empty_or_blank_secret_keys_are_refused(secret_keys):
 @pytest.mark.parametrize("secret_keys", [5, [5], [None], [[NEW]]], ids=ascii)
 def test_secret_keys_of_other_types_are_refused(secret_keys):
     """The message names the type and never the key."""
-    with pytest.raises(TypeError):  # noqa: PT011 - the message is Python's own where it is no sequence
+    with pytest.raises(TypeError):
         extract({HEADER: "v1;acme"}, secret_keys=secret_keys)
 
 

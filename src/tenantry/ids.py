@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from typing import Final, NewType
+from typing import NewType
 
 from tenantry.errors import InvalidTenantIdError, shown
 

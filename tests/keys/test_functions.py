@@ -133,7 +133,7 @@ def test_placeholders_may_have_any_name():
     """Names of builtins and of our own code do not disturb."""
 
     @key("odd:{type}:{str}:{len}:{key}:{_tenant}:{build}")
-    def odd(type, str, len, key, _tenant, build):  # noqa: A002
+    def odd(type, str, len, key, _tenant, build):
         """String."""
 
     with tenant_scope("acme"):
