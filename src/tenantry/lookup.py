@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 import time
 from concurrent.futures import Future
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from tenantry.ids import TenantId, ensure_tenant_id
 from tenantry.web.problem import refusal
-from tenantry.web.steps import Steps, needs_await, run_to_end, running_loop
+from tenantry.web.steps import Steps, awaited, needs_await, run_to_end, running_loop
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -116,15 +117,7 @@ class Lookup:
 
         Blocks the thread. An asynchronous function is run to its end.
         """
-        wanted = ensure_tenant_id(tenant_id)
-        while True:
-            found = self._remembered(wanted)
-            if found is not None:
-                return found[1]
-            flight, leads = self._board(wanted)
-            outcome = self._lead(flight) if leads else self._follow(flight)
-            if outcome is not _ABANDONED:
-                return _answer(outcome)
+        return self._get(ensure_tenant_id(tenant_id), run_to_end)
 
     async def aget(self, tenant_id: str) -> Any:
         """Return the record of a tenant, or ``None``, as :meth:`get` does, without blocking the event loop.
@@ -134,6 +127,8 @@ class Lookup:
             ResolutionError: 503, the function failed; its error is the cause.
         """
         wanted = ensure_tenant_id(tenant_id)
+        if running_loop() is None:
+            return await self._get_in_trio(wanted)
         while True:
             found = self._remembered(wanted)
             if found is not None:
@@ -192,6 +187,27 @@ class Lookup:
         except Exception as error:  # whatever it is, the tenant is not known to be active
             raise _unavailable() from error
 
+    def _get(self, tenant_id: TenantId, finish: Callable[[Any], Any]) -> Any:
+        while True:
+            found = self._remembered(tenant_id)
+            if found is not None:
+                return found[1]
+            flight, leads = self._board(tenant_id)
+            outcome = self._lead(flight, finish) if leads else self._follow(flight)
+            if outcome is not _ABANDONED:
+                return _answer(outcome)
+
+    async def _get_in_trio(self, tenant_id: TenantId) -> Any:
+        """Wait in a thread, which a cancelled request leaves behind to finish the flight."""
+        trio = sys.modules.get("trio")
+        if trio is None:
+            raise RuntimeError("Lookup.aget runs on asyncio or trio")
+
+        def finish(awaitable: Any) -> Any:
+            return trio.from_thread.run(awaited, awaitable)
+
+        return await trio.to_thread.run_sync(self._get, tenant_id, finish, abandon_on_cancel=True)
+
     def _remembered(self, tenant_id: TenantId) -> tuple[float, Any] | None:
         entry = self._known.get(tenant_id) or self._unknown.get(tenant_id)
         if entry is None or self._clock() >= entry[0]:
@@ -225,12 +241,12 @@ class Lookup:
         while len(held) > self._maxsize:
             del held[next(iter(held))]
 
-    def _lead(self, flight: _Flight) -> _Outcome:
+    def _lead(self, flight: _Flight, finish: Callable[[Any], Any]) -> _Outcome:
         outcome = _ABANDONED
         try:
             outcome = self._called(flight.tenant_id)
             if outcome.error is None and needs_await(outcome.record):
-                outcome = _ran_to_end(outcome.record)
+                outcome = _finished(finish, outcome.record)
         finally:
             self._land(flight, outcome)
         return outcome
@@ -281,9 +297,9 @@ class Lookup:
                 return _ABANDONED
 
 
-def _ran_to_end(awaitable: Any) -> _Outcome:
+def _finished(finish: Callable[[Any], Any], awaitable: Any) -> _Outcome:
     try:
-        return _Outcome(run_to_end(awaitable))
+        return _Outcome(finish(awaitable))
     except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - told to all who wait, as 503
         return _Outcome(error=error)
 

@@ -198,10 +198,11 @@ def _trust(what: str, verify: Verify | None, trusted_proxies: object, trust_clie
 
 
 def _networks(what: str, trusted_proxies: object) -> tuple[Network, ...]:
-    single = isinstance(trusted_proxies, str) or not isinstance(trusted_proxies, Iterable)
-    entries: Iterable[Any] = (trusted_proxies,) if single else trusted_proxies  # type: ignore[assignment]
-    if isinstance(trusted_proxies, IPv4Network | IPv6Network):
-        entries = (trusted_proxies,)
+    # A network is itself an iterable, of its addresses.
+    several = isinstance(trusted_proxies, Iterable) and not isinstance(
+        trusted_proxies, str | IPv4Network | IPv6Network
+    )
+    entries: Iterable[Any] = trusted_proxies if several else (trusted_proxies,)  # type: ignore[assignment]
     networks = []
     for entry in entries:
         if isinstance(entry, bool | int | bytes):

@@ -106,8 +106,10 @@ class TenantMiddleware:
             answer = await answer
         if isinstance(answer, Problem):
             await _send_problem(answer, request, send)
-        else:
+        elif callable(answer):
             await answer(request.raw, receive, send)
+        else:
+            raise TypeError(f"on_error has to return an ASGI app, not {type(answer).__name__}")
 
 
 async def _send_problem(problem: Problem, request: AsgiRequest, send: Send) -> None:

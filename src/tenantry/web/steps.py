@@ -17,7 +17,7 @@ from functools import cache
 from inspect import isawaitable
 from typing import Any, TypeGuard, TypeVar
 
-__all__ = ["Steps", "advance", "needs_await", "run_to_end", "running_loop"]
+__all__ = ["Steps", "advance", "awaited", "needs_await", "run_to_end", "running_loop"]
 
 T = TypeVar("T")
 Steps = Generator[Awaitable[Any], Any, T]
@@ -100,10 +100,11 @@ def run_to_end(awaitable: Awaitable[T]) -> T:
 def _run(awaitable: Awaitable[T]) -> T:
     # A loop factory keeps the runner from replacing the event loop that this thread may have set.
     with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
-        return runner.run(_awaited(awaitable))
+        return runner.run(awaited(awaitable))
 
 
-async def _awaited(awaitable: Awaitable[T]) -> T:
+async def awaited(awaitable: Awaitable[T]) -> T:
+    """Await an awaitable, for those who take a coroutine only."""
     return await awaitable
 
 

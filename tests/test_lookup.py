@@ -1,0 +1,591 @@
+"""The lookup: what it remembers, what it shares, and what it does when it fails."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+import tracemalloc
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import trio
+
+from tenantry import InvalidTenantIdError, ResolutionError
+from tenantry.lookup import Lookup
+
+
+class Clock:
+    """A clock that stands still until it is told."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Counting:
+    """A function that counts its calls."""
+
+    def __init__(self, records: dict[str, Any]) -> None:
+        self.records = records
+        self.calls: list[str] = []
+
+    def __call__(self, tenant_id: str) -> Any:
+        self.calls.append(tenant_id)
+        return self.records.get(tenant_id)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Wait for another thread to get where it has to be."""
+    for _ in range(10_000):
+        if condition():
+            return
+        time.sleep(0.001)
+    raise AssertionError("it never happened")
+
+
+# --- what is remembered --------------------------------------------------------------------------
+
+
+def test_record_is_remembered_for_ttl(clock: Clock) -> None:
+    """The function is asked again when the time has passed, not before."""
+    find = Counting({"acme": "record"})
+    lookup = Lookup(find, ttl=60, clock=clock)
+    assert lookup.get("acme") == "record"
+    clock.now += 59.9
+    assert lookup.get("acme") == "record"
+    assert find.calls == ["acme"]
+    clock.now += 0.1
+    assert lookup.get("acme") == "record"
+    assert find.calls == ["acme", "acme"]
+
+
+def test_unknown_is_remembered_for_negative_ttl(clock: Clock) -> None:
+    """That there is no such tenant is remembered for less time, and found to have changed."""
+    find = Counting({})
+    lookup = Lookup(find, ttl=60, negative_ttl=5, clock=clock)
+    assert lookup.get("acme") is None
+    find.records["acme"] = 1
+    clock.now += 4.9
+    assert lookup.get("acme") is None
+    clock.now += 0.1
+    assert lookup.get("acme") == 1
+    clock.now += 30
+    assert lookup.get("acme") == 1
+    assert find.calls == ["acme", "acme"]
+
+
+def test_known_tenant_may_become_unknown(clock: Clock) -> None:
+    """A record that has expired is not served when the tenant is gone, and the other way round."""
+    find = Counting({"acme": 1})
+    lookup = Lookup(find, ttl=10, negative_ttl=20, clock=clock)
+    assert lookup.get("acme") == 1
+    del find.records["acme"]
+    clock.now += 10
+    assert lookup.get("acme") is None
+    clock.now += 10
+    assert lookup.get("acme") is None
+    find.records["acme"] = 2
+    clock.now += 10
+    assert lookup.get("acme") == 2
+
+
+@pytest.mark.parametrize("record", [0, False, "", [], {}, 0.0])
+def test_false_record_is_a_record(record: object) -> None:
+    """Only ``None`` is unknown."""
+    find = Counting({"acme": record})
+    lookup = Lookup(find)
+    assert lookup.get("acme") == record
+    assert lookup.get("acme") is not None
+    assert find.calls == ["acme"]
+
+
+def test_zero_ttl_remembers_nothing() -> None:
+    """Every request asks."""
+    find = Counting({"acme": 1})
+    lookup = Lookup(find, ttl=0, negative_ttl=0)
+    for tenant in ("acme", "acme", "nobody", "nobody"):
+        lookup.get(tenant)
+    assert find.calls == ["acme", "acme", "nobody", "nobody"]
+
+
+def test_age_counts_from_the_question(clock: Clock) -> None:
+    """What a slow function read may have changed while it ran."""
+
+    def find(tenant_id: str) -> int:
+        clock.now += 8
+        return 1
+
+    calls = Counting({})
+    lookup = Lookup(lambda tenant_id: (calls(tenant_id), find(tenant_id)), ttl=10, clock=clock)
+    lookup.get("acme")
+    clock.now += 2
+    lookup.get("acme")
+    assert len(calls.calls) == 2
+
+
+def test_oldest_goes_first(clock: Clock) -> None:
+    """At most ``maxsize`` records are remembered; unknown ids do not push them out."""
+    find = Counting({"a": 1, "b": 1, "c": 1})
+    lookup = Lookup(find, maxsize=2, clock=clock)
+    for tenant in ("a", "b", "c", "x", "y", "z"):
+        lookup.get(tenant)
+    find.calls.clear()
+    for tenant in ("b", "c", "a"):
+        lookup.get(tenant)
+    assert find.calls == ["a"]
+
+
+def test_memory_is_bounded() -> None:
+    """A hundred thousand unknown ids leave no more behind than ``maxsize``."""
+    lookup = Lookup(lambda tenant_id: None, maxsize=100)
+    lookup.get("warm")
+    tracemalloc.start()
+    try:
+        for number in range(20_000):
+            lookup.get(f"tenant-{number}")
+        current, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    # The ids themselves are remembered elsewhere, up to a bound of their own.
+    assert current < 2_000_000
+
+
+def test_failure_is_not_remembered_and_nothing_stale_is_served(clock: Clock) -> None:
+    """An expired record does not come back because the function fails."""
+    find = Counting({"acme": 1})
+    broken: list[BaseException] = []
+
+    def fn(tenant_id: str) -> Any:
+        if broken:
+            raise broken[0]
+        return find(tenant_id)
+
+    lookup = Lookup(fn, ttl=10, clock=clock)
+    assert lookup.get("acme") == 1
+    broken.append(OSError("no database"))
+    clock.now += 10
+    for _ in range(2):
+        with pytest.raises(ResolutionError, match="503") as caught:
+            lookup.get("acme")
+        assert caught.value.status == 503
+        assert caught.value.__cause__ is broken[0]
+    broken.clear()
+    assert lookup.get("acme") == 1
+
+
+@pytest.mark.parametrize("error", [StopIteration, StopAsyncIteration, KeyError, RecursionError])
+def test_any_exception_is_503(error: type[BaseException]) -> None:
+    """Also those that mean something to generators and futures, from both kinds of function."""
+
+    def fn(tenant_id: str) -> Any:
+        raise error
+
+    async def afn(tenant_id: str) -> Any:
+        raise error
+
+    for function in (fn, afn):
+        lookup = Lookup(function)
+        with pytest.raises(ResolutionError, match="503"):
+            lookup.get("acme")
+        with pytest.raises(ResolutionError, match="503"):
+            asyncio.run(lookup.aget("acme"))
+
+
+def test_cancellation_by_the_function_itself_is_503() -> None:
+    """A function that raises ``CancelledError`` of its own neither hangs nor is retried for ever."""
+
+    async def fn(tenant_id: str) -> Any:
+        raise asyncio.CancelledError
+
+    lookup = Lookup(fn)
+    with pytest.raises(ResolutionError, match="503"):
+        lookup.get("acme")
+    with pytest.raises(ResolutionError, match="503"):
+        asyncio.run(lookup.aget("acme"))
+
+
+# --- invalidate ----------------------------------------------------------------------------------
+
+
+def test_invalidate_forgets_one_or_all() -> None:
+    """The next request asks again, at once."""
+    find = Counting({"a": 1, "b": 1})
+    lookup = Lookup(find)
+
+    def look() -> list[str]:
+        find.calls.clear()
+        for tenant in ("a", "b", "x"):
+            lookup.get(tenant)
+        return find.calls
+
+    look()
+    lookup.invalidate("a")
+    assert look() == ["a"]
+    lookup.invalidate("x")
+    assert look() == ["x"]
+    lookup.invalidate()
+    assert look() == ["a", "b", "x"]
+
+
+def test_invalidate_refuses_what_is_no_id() -> None:
+    """A mistake would else leave the record in place, in silence."""
+    with pytest.raises(InvalidTenantIdError, match="grammar"):
+        Lookup(len).invalidate("a:b")
+    with pytest.raises(InvalidTenantIdError, match="grammar"):
+        Lookup(len).get("a:b")
+
+
+def test_invalidate_detaches_a_flight() -> None:
+    """What was begun before is given to those who wait, and is not remembered; who asks later asks anew."""
+    started, release = threading.Event(), threading.Event()
+    answers = iter(["old", "new"])
+
+    def fn(tenant_id: str) -> str:
+        answer = next(answers)
+        if answer == "old":
+            started.set()
+            assert release.wait(10)
+        return answer
+
+    lookup = Lookup(fn)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(lookup.get, "acme")
+        assert started.wait(10)
+        lookup.invalidate("acme")
+        assert pool.submit(lookup.get, "acme").result(10) == "new"
+        release.set()
+        assert first.result(10) == "old"
+    assert lookup.get("acme") == "new"
+
+
+def test_detached_flight_does_not_end_the_next_one() -> None:
+    """When the old flight lands, the new one is still the one to join."""
+    gates = [threading.Event(), threading.Event()]
+    calls: list[int] = []
+
+    def fn(tenant_id: str) -> int:
+        number = len(calls)
+        calls.append(number)
+        assert gates[number].wait(10)
+        return number
+
+    lookup = Lookup(fn)
+    with ThreadPoolExecutor(3) as pool:
+        old = pool.submit(lookup.get, "acme")
+        wait_until(lambda: len(calls) == 1)
+        lookup.invalidate()
+        new = pool.submit(lookup.get, "acme")
+        wait_until(lambda: len(calls) == 2)
+        gates[0].set()
+        assert old.result(10) == 0
+        follower = pool.submit(lookup.get, "acme")
+        gates[1].set()
+        assert (new.result(10), follower.result(10)) == (1, 1)
+    assert calls == [0, 1]
+
+
+# --- single flight -------------------------------------------------------------------------------
+
+
+def test_one_flight_for_threads_and_event_loops() -> None:
+    """Threads and two event loops that ask for one tenant at once share one call."""
+    release = threading.Event()
+    calls: list[str] = []
+
+    def fn(tenant_id: str) -> str:
+        calls.append(tenant_id)
+        assert release.wait(10)
+        return f"record of {tenant_id}"
+
+    lookup = Lookup(fn)
+
+    async def many() -> list[Any]:
+        return await asyncio.gather(*(lookup.aget("acme") for _ in range(20)))
+
+    with ThreadPoolExecutor(8) as pool:
+        threads = [pool.submit(lookup.get, "acme") for _ in range(4)]
+        loops = [pool.submit(asyncio.run, many()) for _ in range(2)]
+        wait_until(lambda: bool(calls))
+        release.set()
+        results = [each.result(10) for each in threads]
+        for each in loops:
+            results += each.result(10)
+    assert results == ["record of acme"] * 44
+    assert calls == ["acme"]
+
+
+def test_flights_of_different_tenants_do_not_wait_for_each_other() -> None:
+    """A slow tenant holds up nobody else."""
+    release = threading.Event()
+
+    def fn(tenant_id: str) -> str:
+        if tenant_id == "slow":
+            assert release.wait(10)
+        return tenant_id
+
+    lookup = Lookup(fn)
+    with ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(lookup.get, "slow")
+        assert lookup.get("fast") == "fast"
+        release.set()
+        assert slow.result(10) == "slow"
+
+
+def test_failure_goes_to_all_who_wait() -> None:
+    """One call, one failure for all; the next request tries again."""
+    release = threading.Event()
+    calls: list[str] = []
+
+    def fn(tenant_id: str) -> str:
+        calls.append(tenant_id)
+        assert release.wait(10)
+        if len(calls) == 1:
+            raise OSError("no database")
+        return "record"
+
+    lookup = Lookup(fn)
+
+    async def several() -> list[Any]:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(failure()) for _ in range(3)]
+            await asyncio.to_thread(wait_until, lambda: bool(calls))
+            release.set()
+        return [task.result() for task in tasks]
+
+    async def failure() -> int:
+        with pytest.raises(ResolutionError, match="503") as caught:
+            await lookup.aget("acme")
+        return caught.value.status
+
+    assert asyncio.run(several()) == [503] * 3
+    assert lookup.get("acme") == "record"
+    assert len(calls) == 2
+
+
+@pytest.mark.parametrize("kind", ["async", "sync"])
+def test_cancelled_leader_takes_nobody_along(kind: str) -> None:
+    """The client of the request that asked first goes away; the others get the answer of the same call."""
+    calls: list[str] = []
+    release = threading.Event()
+
+    def fn(tenant_id: str) -> str:
+        calls.append(tenant_id)
+        assert release.wait(10)
+        return "record"
+
+    async def afn(tenant_id: str) -> str:
+        calls.append(tenant_id)
+        while not release.is_set():
+            await asyncio.sleep(0.001)
+        return "record"
+
+    lookup = Lookup(afn if kind == "async" else fn)
+
+    async def main() -> list[Any]:
+        leader = asyncio.create_task(lookup.aget("acme"))
+        while not calls:
+            await asyncio.sleep(0.001)
+        followers = [asyncio.create_task(lookup.aget("acme")) for _ in range(3)]
+        await asyncio.sleep(0)
+        followers[0].cancel()
+        leader.cancel()
+        results = await asyncio.gather(leader, followers[0], return_exceptions=True)
+        assert all(isinstance(each, asyncio.CancelledError) for each in results)
+        release.set()
+        return [await each for each in followers[1:]]
+
+    assert asyncio.run(main()) == ["record"] * 2
+    assert calls == ["acme"]
+    assert lookup.get("acme") == "record"
+
+
+def test_end_of_the_leading_loop_takes_nobody_along() -> None:
+    """The event loop that leads ends in the middle; a thread that waits leads a flight of its own."""
+    calls: list[str] = []
+    follow, done = threading.Event(), threading.Event()
+
+    async def fn(tenant_id: str) -> str:
+        calls.append(tenant_id)
+        if len(calls) == 1:
+            follow.set()
+            await asyncio.Event().wait()
+        return "record"
+
+    lookup = Lookup(fn)
+
+    async def led() -> None:
+        task = asyncio.create_task(lookup.aget("acme"))
+        await asyncio.to_thread(done.wait, 10)
+        task.cancel()
+
+    with ThreadPoolExecutor(2) as pool:
+        loop = pool.submit(asyncio.run, led())
+        assert follow.wait(10)
+        follower = pool.submit(lookup.get, "acme")
+        done.set()
+        loop.result(10)
+        assert follower.result(10) == "record"
+    assert calls == ["acme", "acme"]
+
+
+def test_loop_that_is_closed_without_an_end_takes_nobody_along() -> None:
+    """A loop that is stopped and closed with the flight in it is noticed by those who wait."""
+    calls: list[str] = []
+
+    async def fn(tenant_id: str) -> str:
+        calls.append(tenant_id)
+        if len(calls) == 1:
+            await asyncio.Event().wait()
+        return "record"
+
+    lookup = Lookup(fn)
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(lookup.aget("acme"))
+    task._log_destroy_pending = False  # type: ignore[attr-defined]
+    for _ in range(5):
+        loop.run_until_complete(asyncio.sleep(0))
+    assert calls == ["acme"]
+    flight = lookup._flights["acme"]  # type: ignore[index]
+    assert flight.task is not None
+    flight.task._log_destroy_pending = False  # type: ignore[attr-defined]
+    loop.close()
+    assert lookup.get("acme") == "record"
+    del task, flight
+
+
+def test_lookup_that_asks_for_itself_is_an_error() -> None:
+    """It would wait for ever for what it has to finish."""
+    lookup: Lookup = Lookup(lambda tenant_id: lookup.get(tenant_id))
+    with pytest.raises(ResolutionError, match="503") as caught:
+        lookup.get("acme")
+    assert isinstance(caught.value.__cause__, ResolutionError)
+    assert "looking up" in str(caught.value.__cause__.__cause__)
+
+
+def test_interrupted_leader_takes_nobody_along() -> None:
+    """What is no ``Exception`` leaves through the thread that led; who waited leads next."""
+    started, release = threading.Event(), threading.Event()
+    calls: list[str] = []
+
+    class Interrupt(BaseException):
+        pass
+
+    def fn(tenant_id: str) -> str:
+        calls.append(tenant_id)
+        if len(calls) == 1:
+            started.set()
+            assert release.wait(10)
+            raise Interrupt
+        return "record"
+
+    lookup = Lookup(fn)
+    with ThreadPoolExecutor(2) as pool:
+        leader = pool.submit(lookup.get, "acme")
+        assert started.wait(10)
+        follower = pool.submit(lookup.get, "acme")
+        release.set()
+        with pytest.raises(Interrupt):
+            leader.result(10)
+        assert follower.result(10) == "record"
+
+
+def test_synchronous_function_does_not_block_the_loop() -> None:
+    """It runs in a thread; an asynchronous one runs on the loop."""
+    threads: list[int] = []
+
+    def fn(tenant_id: str) -> int:
+        threads.append(threading.get_ident())
+        return 1
+
+    async def afn(tenant_id: str) -> int:
+        return fn(tenant_id)
+
+    asyncio.run(Lookup(fn).aget("acme"))
+    asyncio.run(Lookup(afn).aget("acme"))
+    assert threads[0] != threading.get_ident()
+    assert threads[1] == threading.get_ident()
+
+
+# --- construction --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"ttl": -1}, ValueError),
+        ({"ttl": float("nan")}, ValueError),
+        ({"ttl": "60"}, TypeError),
+        ({"ttl": None}, TypeError),
+        ({"ttl": True}, TypeError),
+        ({"negative_ttl": -0.1}, ValueError),
+        ({"maxsize": 0}, ValueError),
+        ({"maxsize": 1.5}, TypeError),
+        ({"maxsize": None}, TypeError),
+        ({"active": "yes"}, TypeError),
+        ({"clock": None}, TypeError),
+    ],
+)
+def test_bad_options_are_refused(options: dict[str, Any], error: type[Exception]) -> None:
+    """A mistake shows when the lookup is made."""
+    with pytest.raises(error, match="Lookup"):
+        Lookup(len, **options)
+
+
+def test_function_has_to_be_callable() -> None:
+    """A mapping is no function; its ``get`` is."""
+    with pytest.raises(TypeError, match="fn has to be callable"):
+        Lookup({"acme": 1})  # type: ignore[arg-type]
+
+
+def test_repr_tells_the_function() -> None:
+    """And no record."""
+    assert repr(Lookup(Clock.__call__)) == "Lookup(Clock.__call__)"
+
+
+# --- trio ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["async", "sync"])
+def test_lookup_on_trio(kind: str) -> None:
+    """ASGI servers run on trio too: one flight for all, which a cancelled leader does not take along."""
+    calls: list[str] = []
+    release = threading.Event()
+
+    def fn(tenant_id: str) -> str:
+        calls.append(tenant_id)
+        assert release.wait(10)
+        return "record"
+
+    async def afn(tenant_id: str) -> str:
+        calls.append(tenant_id)
+        while not release.is_set():
+            await trio.sleep(0.001)
+        return "record"
+
+    lookup = Lookup(afn if kind == "async" else fn)
+    results: list[str] = []
+
+    async def ask() -> None:
+        results.append(await lookup.aget("acme"))
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            with trio.move_on_after(0.05):
+                await lookup.aget("acme")
+            nursery.start_soon(ask)
+            nursery.start_soon(ask)
+            release.set()
+
+    trio.run(main)
+    assert results == ["record"] * 2
+    assert calls == ["acme"]
