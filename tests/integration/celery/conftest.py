@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import time
 import uuid
@@ -13,7 +14,9 @@ from types import ModuleType
 
 import pytest
 import redis
+from kombu import Producer
 
+from tenantry.integrations.celery import quarantine
 from tests import services
 
 HERE = Path(__file__).parent
@@ -52,6 +55,30 @@ class Rig:
             if time.monotonic() > deadline:
                 raise AssertionError(f"{set(until) - names} did not come; there is {found}")
             time.sleep(0.02)
+
+    def entry(self, task_id: str, seconds: float = 20.0):
+        """The one quarantined message of a task."""
+        deadline = time.monotonic() + seconds
+        while True:
+            found = [entry for entry in quarantine(self.app).list() if entry.task_id == task_id]
+            if found:
+                (entry,) = found
+                return entry
+            if time.monotonic() > deadline:
+                raise AssertionError(f"task {task_id} was not quarantined")
+            time.sleep(0.05)
+
+    def publish_body(self, body: object, headers: dict) -> None:
+        """Put any body, as JSON, on the queue."""
+        with self.app.connection_for_write() as connection:
+            Producer(connection).publish(
+                json.dumps(body),
+                exchange="",
+                routing_key=self.queue,
+                headers=headers,
+                content_type="application/json",
+                content_encoding="utf-8",
+            )
 
     def close(self) -> None:
         """Close what was opened here."""

@@ -58,7 +58,7 @@ def note(task_id: str, phase: str) -> None:
 
 def _signal(name: str) -> None:
     def receive(sender=None, task_id=None, request=None, **_):
-        identity = task_id or getattr(request, "id", None) or getattr(request, "task_id", None)
+        identity = task_id or getattr(request, "id", None) or sender.request.id
         note(identity, f"signal:{name}")
 
     getattr(signals, name).connect(receive, weak=False)

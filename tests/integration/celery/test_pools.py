@@ -1,0 +1,86 @@
+"""The contract of a pool, run by each pool on each broker."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import pytest
+
+from tests.contracts.celery_pool import PoolContract, ProcessContract
+
+
+@pytest.fixture(scope="class")
+def rig(request, new_rig) -> Iterator:
+    """A rig whose worker runs for the whole class, as the class says."""
+    cls = request.cls
+    broker = request.getfixturevalue(cls.broker)
+    rig = new_rig(broker=broker, **cls.env)
+    with rig.worker(pool=cls.pool, concurrency=cls.concurrency) as worker:
+        rig.running = worker
+        yield rig
+
+
+class Combination:
+    """What differs between the combinations."""
+
+    pool: ClassVar[str] = "prefork"
+    concurrency: ClassVar[int] = 2
+    broker: ClassVar[str] = "redis_url"
+    env: ClassVar[dict[str, Any]] = {}
+
+
+class TestPrefork(Combination, ProcessContract):
+    """Forked processes, on Redis."""
+
+
+
+class TestPreforkSignedOnRabbitMQ(Combination, ProcessContract):
+    """Forked processes, on RabbitMQ, with signed headers and two secret keys."""
+
+    broker = "rabbitmq_url"
+    signed = True
+    env = {"PROBE_SECRETS": "old key,new key"}
+
+
+class TestPreforkProtocol1(Combination, ProcessContract):
+    """Forked processes, on Redis, task protocol 1, signed."""
+
+    signed = True
+    env = {"PROBE_SECRETS": "key", "PROBE_PROTOCOL": "1"}
+
+
+class TestSpawn(Combination, ProcessContract):
+    """Spawned processes, which receive an unpickled copy of the application."""
+
+    signed = True
+    env = {"PROBE_SECRETS": "key", "PROBE_START_METHOD": "spawn"}
+
+
+class TestThreads(Combination, PoolContract):
+    """A pool of threads."""
+
+    pool = "threads"
+    concurrency = 4
+
+
+class TestGevent(Combination, PoolContract):
+    """Greenlets of gevent."""
+
+    pool = "gevent"
+    concurrency = 4
+
+
+class TestEventlet(Combination, PoolContract):
+    """Greenlets of eventlet, on RabbitMQ."""
+
+    pool = "eventlet"
+    concurrency = 4
+    broker = "rabbitmq_url"
+
+
+class TestSolo(Combination, PoolContract):
+    """The worker's own process."""
+
+    pool = "solo"
+    concurrency = 1
