@@ -120,7 +120,9 @@ class PoolContract:
         assert result.get(timeout=20) == "acme"
         assert itself.get(timeout=20) == "acme"
         assert without.get(timeout=20) is None
-        assert tenants(rig.phases(result.id, "on_retry", "signal:task_retry", "body1", "after_return")) == {"acme"}
+        assert tenants(rig.phases(result.id, "on_retry", "signal:task_retry", "body1", "after_return")) == {
+            "acme"
+        }
         assert tenants(rig.phases(without.id, "on_retry", "body1", "after_return")) == {"-"}
 
     @pytest.mark.parametrize("shape", ["single", "chain", "group"])
@@ -145,7 +147,9 @@ class PoolContract:
             results = {
                 "group": group(probe.tell.si(), probe.tell.si()).delay(),
                 "chord": chord([probe.plus.s(1, 2), probe.plus.s(3, 4)], probe.plus.s()).delay(),
-                "nested": chain(probe.plus.s(1), group(probe.plus.s(2), probe.plus.s(3)), probe.plus.s()).delay(),
+                "nested": chain(
+                    probe.plus.s(1), group(probe.plus.s(2), probe.plus.s(3)), probe.plus.s()
+                ).delay(),
                 "starmap": probe.plus.starmap([(1, 2), (3, 4)]).delay(),
                 "map": probe.tell.map([1, 2]).delay(),
                 "map_none": probe.untold.map([1, 2]).delay(),
@@ -189,7 +193,14 @@ class PoolContract:
         probe = rig.probe
         watched = []
         for tenant in ("acme", "globex"):
-            for task in (probe.tell, probe.fail, probe.ignore, probe.reject, probe.try_again, probe.leave_open):
+            for task in (
+                probe.tell,
+                probe.fail,
+                probe.ignore,
+                probe.reject,
+                probe.try_again,
+                probe.leave_open,
+            ):
                 with tenant_scope(tenant):
                     watched.append((task.delay().id, tenant))
                 watched.append((probe.maybe.delay().id, "-"))
@@ -238,7 +249,9 @@ class PoolContract:
         """Also where one of the two is missing."""
         task_id, name = str(uuid.uuid4()), rig.probe.tell.name
         header = self.header(rig, "acme", task_id, name)
-        self.send_raw(rig, rig.probe.tell, header, task_id=task_id, headers={"headers": {"tenantry": "v1;globex"}})
+        self.send_raw(
+            rig, rig.probe.tell, header, task_id=task_id, headers={"headers": {"tenantry": "v1;globex"}}
+        )
         assert rig.entry(task_id).tenant is None
         other = self.send_raw(rig, rig.probe.tell, headers={"headers": {"tenantry": "v1;acme"}})
         assert rig.entry(other.id).tenant is None
@@ -318,7 +331,9 @@ class ProcessContract(PoolContract):
     def test_lost_worker_is_handled_under_the_tenant(self, rig) -> None:
         """The child is gone, and the parent process speaks for the task; what is delivered again is the same tenant's."""
         with tenant_scope("acme"):
-            lost = rig.probe.die.apply_async(link_error=[rig.probe.errback_by_id.s(), rig.probe.errback_inline.s()])
+            lost = rig.probe.die.apply_async(
+                link_error=[rig.probe.errback_by_id.s(), rig.probe.errback_inline.s()]
+            )
             again = rig.probe.die_once.delay()
         phases = rig.phases(lost.id, "signal:task_failure", "errback_by_id", "errback_inline")
         assert tenants(phases) == {"acme"}

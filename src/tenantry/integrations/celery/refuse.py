@@ -86,6 +86,8 @@ class Keeper:
         """Keep it now, unless the last attempt failed a moment ago and its retry is under way."""
         if self._unreachable or not self._keep(refused):
             self._later(refused)
+        else:
+            self._safely(lambda: self._settle(refused))
 
     def _keep(self, refused: Refused) -> bool:
         try:
@@ -99,7 +101,6 @@ class Keeper:
             return False
         self._unreachable = False
         self._announce(refused, depth)
-        self._in_consumer(lambda: self._settle(refused))
         return True
 
     def _announce(self, refused: Refused, depth: int | None) -> None:
@@ -135,7 +136,9 @@ class Keeper:
         if self._consumer.connection is not refused.connection:
             # The broker delivers it again on the new connection; this copy can no longer be acknowledged.
             return
-        if not self._keep(refused):
+        if self._keep(refused):
+            self._in_consumer(lambda: self._settle(refused))
+        else:
             self._later(refused)
 
     def _give_back(self, refused: Refused) -> None:
