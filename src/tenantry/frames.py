@@ -25,6 +25,7 @@ _CO_ITERABLE_COROUTINE = 0x100  # @types.coroutine: a coroutine in all but its f
 # Drivers that are known to run every step of a generator in one context.
 _DRIVERS = frozenset({"contextlib", "_pytest", "pytest_asyncio"})
 _ASYNC_DRIVERS = frozenset({"anyio"})
+_PYTEST_PLUGIN = "tenantry.pytest_plugin"  # drives asynchronous fixtures in their runner's context
 
 # What calls a function in a worker thread. Steps that come from there run each in a copy of the context.
 # https://github.com/fastapi/fastapi/issues/953
@@ -59,7 +60,7 @@ def _is_driven_safely(frame: FrameType, flags: int) -> bool:
     if driver is None:
         return False
     package = _module(driver).partition(".")[0]
-    if package in _ASYNC_DRIVERS:
+    if package in _ASYNC_DRIVERS or _module(driver) == _PYTEST_PLUGIN:
         return bool(flags & CO_ASYNC_GENERATOR)
     if package not in _DRIVERS:
         return False

@@ -71,7 +71,7 @@ class _Fields(dict[str, Any]):
 
 
 def _name_of_caller() -> str:
-    return sys._getframe(2).f_code.co_name  # noqa: SLF001 - documented; inspect is too slow here
+    return sys._getframe(2).f_code.co_name
 
 
 class _RecordFactory:

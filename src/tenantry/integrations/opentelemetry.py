@@ -1,8 +1,9 @@
 """The active tenant on every OpenTelemetry span, as attribute ``tenant.id``.
 
-Enters: nowhere. Baggage is never read: anybody who can send a request can write it. Leaves: in
-attribute ``tenant.id`` of spans that start under a tenant; in baggage only where asked for. Runs
-bound: nothing. Tested with: opentelemetry-api and -sdk 1.45.
+Enters: nowhere. Baggage is never read: anybody who can send a request can write it.
+Leaves: in attribute ``tenant.id`` of spans that start under a tenant; baggage only on request.
+Runs bound: nothing.
+Tested with: opentelemetry-api and -sdk 1.45.
 """
 
 from __future__ import annotations
@@ -37,8 +38,7 @@ except ModuleNotFoundError as error:
     if (error.name or "").partition(".")[0] != "opentelemetry":
         raise
     raise ImportError(
-        "tenantry.integrations.opentelemetry needs the OpenTelemetry SDK: "
-        "pip install tenantry[opentelemetry]"
+        "tenantry.integrations.opentelemetry needs the OpenTelemetry SDK: pip install tenantry[opentelemetry]"
     ) from error
 
 __all__ = ["ATTRIBUTE", "TenantPropagator", "TenantSpanProcessor", "install"]

@@ -86,7 +86,7 @@ class _Tagged:
 
 
 def _tags(scope: Any) -> dict[str, object]:
-    tags: dict[str, object] = scope._tags  # noqa: SLF001 - sentry-sdk can set and remove a tag, not read one
+    tags: dict[str, object] = scope._tags
     return tags
 
 
