@@ -154,12 +154,17 @@ def written(target: Target) -> Iterator[_Writable]:
             yield file
         return
     partial = path.with_name(f"{path.name}.partial")
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with open(descriptor, "wb") as file:  # noqa: PTH123 - a descriptor, for the mode
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    partial.unlink(missing_ok=True)  # of a run that was killed; O_EXCL follows no link of others
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with open(descriptor, "wb") as file:  # noqa: PTH123 - a descriptor, for the mode
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 # --- reading ------------------------------------------------------------------------------------
@@ -279,8 +284,7 @@ def _decoded(content: dict[str, Any], field: str, number: int) -> bytes:
 
 def _check_end(content: dict[str, Any], number: int, keys: int, digest: str) -> None:
     if content.get("keys") != keys:
-        raise ExportFileError(
-            number, f"the export says {shown(content.get('keys'))} keys and the file holds {keys}"
-        )
-    if content.get("sha256") != digest:
+        said = shown(content.get("keys"))
+        raise ExportFileError(number, f"the export says {said} keys and the file holds {keys}")
+    if content != {"end": True, "keys": keys, "sha256": digest}:
         raise ExportFileError(number, "the file was changed since the export: its sum disagrees")
