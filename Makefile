@@ -75,7 +75,7 @@ define INSTALL
 	@test -x $(3)/bin/python || $(PYTHON) -m venv $(3)
 	@$(3)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
 	@{ $(3)/bin/python -m pip install --quiet --disable-pip-version-check uv \
-		&& $(3)/bin/uv pip install --quiet --python $(3)/bin/python $(2); } \
+		&& UV_SYSTEM_CERTS=1 $(3)/bin/uv pip install --quiet --python $(3)/bin/python $(2); } 2>/dev/null \
 		|| $(3)/bin/python -m pip install --quiet --disable-pip-version-check $(2)
 	@touch $@
 endef
