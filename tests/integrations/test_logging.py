@@ -67,9 +67,7 @@ def tenants(handler: Records) -> list[Any]:
     return [record.tenant for record in handler.seen]  # type: ignore[attr-defined]
 
 
-def test_install_writes_the_active_tenant(
-    installed: None, logger: logging.Logger, handler: Records
-) -> None:
+def test_install_writes_the_active_tenant(installed: None, logger: logging.Logger, handler: Records) -> None:
     """A record carries the tenant that was active where it was logged."""
     with tenant_scope("acme"):
         logger.info("inside")
@@ -95,18 +93,14 @@ def test_install_writes_a_dash_without_tenant(
     assert tenants(handler) == ["-"]
 
 
-def test_install_reaches_child_loggers(
-    installed: None, logger: logging.Logger, handler: Records
-) -> None:
+def test_install_reaches_child_loggers(installed: None, logger: logging.Logger, handler: Records) -> None:
     """A child's record reaches the parent's handler with the tenant."""
     with tenant_scope("acme"):
         logger.getChild("a.b").warning("x")
     assert tenants(handler) == ["acme"]
 
 
-def test_extra_replaces_the_tenant(
-    installed: None, logger: logging.Logger, handler: Records
-) -> None:
+def test_extra_replaces_the_tenant(installed: None, logger: logging.Logger, handler: Records) -> None:
     """``extra={"tenant": …}`` is the user's word, not logging's KeyError."""
     with tenant_scope("acme"):
         logger.info("x", extra={"tenant": "mine"})
@@ -123,26 +117,18 @@ def test_extra_of_an_adapter_replaces_the_tenant(
     assert tenants(handler) == ["adapted"]
 
 
-def test_extra_still_may_not_overwrite_logging_s_own_fields(
-    installed: None, logger: logging.Logger
-) -> None:
+def test_extra_still_may_not_overwrite_logging_s_own_fields(installed: None, logger: logging.Logger) -> None:
     """What logging refuses besides the tenant, it still refuses."""
     with pytest.raises(KeyError, match="Attempt to overwrite 'lineno'"):
         logger.info("x", extra={"tenant": "mine", "lineno": 3})  # noqa: G101 - on purpose
 
 
-def test_extra_with_a_logger_class_that_checks_for_itself(
-    installed: None, handler: Records
-) -> None:
+def test_extra_with_a_logger_class_that_checks_for_itself(installed: None, handler: Records) -> None:
     """A Logger subclass with its own copy of logging's check is told the same."""
 
     class Strict(logging.Logger):
-        def makeRecord(
-            self, name, level, fn, lno, msg, args, exc_info, func=None, extra=None, sinfo=None
-        ):  # type: ignore[no-untyped-def]
-            record = logging.getLogRecordFactory()(
-                name, level, fn, lno, msg, args, exc_info, func, sinfo
-            )
+        def makeRecord(self, name, level, fn, lno, msg, args, exc_info, func=None, extra=None, sinfo=None):  # type: ignore[no-untyped-def]
+            record = logging.getLogRecordFactory()(name, level, fn, lno, msg, args, exc_info, func, sinfo)
             for key in extra or ():
                 if key in record.__dict__:
                     raise KeyError(key)
@@ -183,9 +169,7 @@ def test_formatters_of_every_style_find_the_tenant(
     assert logging.Formatter(form, style=style).format(handler.seen[0]) == "acme|x"
 
 
-@pytest.mark.parametrize(
-    "duplicate", [copy.copy, copy.deepcopy, lambda r: pickle.loads(pickle.dumps(r))]
-)
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda r: pickle.loads(pickle.dumps(r))])
 def test_record_keeps_the_tenant_when_copied(
     installed: None, logger: logging.Logger, handler: Records, duplicate: Any
 ) -> None:
@@ -198,9 +182,7 @@ def test_record_keeps_the_tenant_when_copied(
     assert type(twin) is logging.LogRecord
 
 
-def test_pickled_record_needs_no_tenantry(
-    installed: None, logger: logging.Logger, handler: Records
-) -> None:
+def test_pickled_record_needs_no_tenantry(installed: None, logger: logging.Logger, handler: Records) -> None:
     """A log collector without tenantry can read what it is sent."""
     with tenant_scope("acme"):
         logger.info("x")
@@ -289,9 +271,7 @@ def test_dict_config_builds_the_filter(capsys: pytest.CaptureFixture[str]) -> No
                     "formatter": "line",
                 }
             },
-            "loggers": {
-                "tests.configured": {"handlers": ["out"], "level": "INFO", "propagate": False}
-            },
+            "loggers": {"tests.configured": {"handlers": ["out"], "level": "INFO", "propagate": False}},
         }
     )
     with tenant_scope("acme"):
@@ -321,9 +301,7 @@ def test_install_stands_on_another_record_factory(logger: logging.Logger, handle
     assert handler.seen[0].request == 7  # type: ignore[attr-defined]
 
 
-def test_install_stands_below_another_record_factory(
-    logger: logging.Logger, handler: Records
-) -> None:
+def test_install_stands_below_another_record_factory(logger: logging.Logger, handler: Records) -> None:
     """A factory set later sees our attribute, and ``extra`` still wins."""
     install()
     ours = logging.getLogRecordFactory()
@@ -372,9 +350,7 @@ def test_install_twice_is_once_and_uninstall_restores() -> None:
     assert logging.makeLogRecord({}).tenant == "-"  # type: ignore[attr-defined]
 
 
-def test_install_survives_a_factory_that_was_put_back(
-    logger: logging.Logger, handler: Records
-) -> None:
+def test_install_survives_a_factory_that_was_put_back(logger: logging.Logger, handler: Records) -> None:
     """After somebody restored logging's own factory, install works anew."""
     install()
     logging.setLogRecordFactory(logging.LogRecord)
@@ -383,9 +359,7 @@ def test_install_survives_a_factory_that_was_put_back(
     assert tenants(handler) == ["-"]
 
 
-def test_threads_log_their_own_tenant(
-    installed: None, logger: logging.Logger, handler: Records
-) -> None:
+def test_threads_log_their_own_tenant(installed: None, logger: logging.Logger, handler: Records) -> None:
     """Twenty threads that log at once do not see one another's tenant."""
     start = threading.Barrier(20)
 

@@ -46,10 +46,7 @@ def undone() -> Iterator[list[Callable[[], None]]]:
 
 
 def marks(exporter: InMemorySpanExporter) -> dict[str, Any]:
-    return {
-        span.name: (span.attributes or {}).get("tenant.id")
-        for span in exporter.get_finished_spans()
-    }
+    return {span.name: (span.attributes or {}).get("tenant.id") for span in exporter.get_finished_spans()}
 
 
 def test_install_marks_spans_that_start_under_a_tenant(
@@ -91,11 +88,7 @@ def test_install_twice_marks_once_and_the_remover_stops_it(
     """Install, install, remove, install again: one processor throughout."""
     install(provider)
     remove = install(tracer_provider=provider)
-    ours = [
-        p
-        for p in provider._active_span_processor._span_processors
-        if isinstance(p, TenantSpanProcessor)
-    ]
+    ours = [p for p in provider._active_span_processor._span_processors if isinstance(p, TenantSpanProcessor)]
     assert len(ours) == 1
     with tenant_scope("acme"):
         tracer.start_span("on").end()
@@ -109,9 +102,7 @@ def test_install_twice_marks_once_and_the_remover_stops_it(
 
 def test_install_refuses_a_provider_without_processors() -> None:
     """Something else than a provider of the SDK is an error at the call."""
-    with pytest.raises(
-        TypeError, match="install takes a tracer provider of the OpenTelemetry SDK, not NoOp"
-    ):
+    with pytest.raises(TypeError, match="install takes a tracer provider of the OpenTelemetry SDK, not NoOp"):
         install(trace.NoOpTracerProvider())
 
 

@@ -23,9 +23,7 @@ def log(output: structlog.testing.LogCapture) -> Any:
     return structlog.wrap_logger(None, processors=[add_tenant, output])
 
 
-def test_add_tenant_writes_the_active_tenant(
-    log: Any, output: structlog.testing.LogCapture
-) -> None:
+def test_add_tenant_writes_the_active_tenant(log: Any, output: structlog.testing.LogCapture) -> None:
     """The tenant is the one that is active where the event is logged, not where the logger was bound."""
     with tenant_scope("acme"):
         bound = log.bind(a=1)
@@ -35,9 +33,7 @@ def test_add_tenant_writes_the_active_tenant(
     assert [entry["tenant"] for entry in output.entries] == ["acme", "globex"]
 
 
-def test_add_tenant_writes_a_dash_without_tenant(
-    log: Any, output: structlog.testing.LogCapture
-) -> None:
+def test_add_tenant_writes_a_dash_without_tenant(log: Any, output: structlog.testing.LogCapture) -> None:
     """No state without a tenant raises."""
     log.info("x")
     with unit_of_work(None):
@@ -70,9 +66,7 @@ def test_add_tenant_reaches_the_rendered_line() -> None:
         def info(self, line: str) -> None:
             lines.append(line)
 
-    log = structlog.wrap_logger(
-        Sink(), processors=[add_tenant, structlog.processors.JSONRenderer()]
-    )
+    log = structlog.wrap_logger(Sink(), processors=[add_tenant, structlog.processors.JSONRenderer()])
     with tenant_scope("acme"):
         log.info("hello")
     assert json.loads(lines[0]) == {"event": "hello", "tenant": "acme"}

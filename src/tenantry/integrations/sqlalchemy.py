@@ -345,8 +345,7 @@ def _refuse_problems(conn: Connection, shared: frozenset[str]) -> None:
     problems = [*_role_problems(driver_connection), *_relation_problems(driver_connection, shared)]
     if problems:
         raise TenancyError(
-            "row-level security would not hold:\n"
-            + "\n".join(f"- {problem}" for problem in problems)
+            "row-level security would not hold:\n" + "\n".join(f"- {problem}" for problem in problems)
         )
 
 
