@@ -35,17 +35,22 @@ def prove(maker: Any) -> Encode:
     inner: Any = connection._conn if isinstance(connection, CacheProxyConnection) else connection
     for each in (connection, inner):
         each.send_packed_command = _let_through
-    inner.can_read = _nothing_to_read
+        each.can_read = _nothing_to_read
+    for each in (connection, inner):
+        _prove_connection(each)
+    packer = getattr(inner, "_command_packer", None)
+    if isinstance(packer, GuardedPacker):
+        return packer.encode
+    return encoder(inner.encoder.encoding, inner.encoder.encoding_errors)
+
+
+def _prove_connection(connection: Any) -> None:
     for send in (_send_command, _pack_command, _pack_commands):
         if not _is_refused(send, connection):
             raise RuntimeError(
                 f"{type(connection).__name__}.{send.__name__.strip('_')} goes around the guard, so this client "
                 "cannot be guarded and must not be used for tenants; guard one with redis-py's own connections"
             )
-    packer = getattr(inner, "_command_packer", None)
-    if isinstance(packer, GuardedPacker):
-        return packer.encode
-    return encoder(inner.encoder.encoding, inner.encoder.encoding_errors)
 
 
 def _fresh(maker: Any) -> Any:
