@@ -14,6 +14,10 @@ from tests import services
 
 REQUIRED = os.environ.get("TENANTRY_REQUIRE_SERVICES") == "1"
 
+# sentry-sdk imports eventlet where it is installed, whose DNS module imports httpcore2, and with it
+# trio, under patched sockets that trio cannot be imported with. Subprocesses inherit this.
+os.environ.setdefault("EVENTLET_NO_GREENDNS", "yes")
+
 with contextlib.suppress(ImportError):
     from hypothesis import HealthCheck, settings
 

@@ -847,11 +847,12 @@ def test_plugin_may_be_named_beside_its_entry_point(
 ) -> None:
     """``-p`` and ``pytest_plugins`` do not load it twice, and its entry point alone loads it."""
     monkeypatch.delenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD")
+    scope = ("-o", "asyncio_default_fixture_loop_scope=function")
     pytester.makepyfile("def test_one(tenant): assert tenant == 'acme'")
     if INSTALLED:
-        pytester.runpytest_inprocess("-p", "no:cacheprovider").assert_outcomes(passed=1)
+        pytester.runpytest_inprocess(*scope, "-p", "no:cacheprovider").assert_outcomes(passed=1)
     pytester.makeconftest("pytest_plugins = ['tenantry.pytest_plugin']")
-    run(pytester, "-o", "asyncio_default_fixture_loop_scope=function").assert_outcomes(passed=1)
+    run(pytester, *scope).assert_outcomes(passed=1)
 
 
 def test_plugin_takes_its_recording_back(pytester: pytest.Pytester) -> None:
