@@ -200,61 +200,68 @@ _DEAD: Final = "dead"  # an earlier mistake in the order has ended it; nothing w
 _MISMATCH: Final = "mismatch"  # a later entry is still open; the context is now in the never-set state
 
 
-class _Entry:
-    """One replacement of the state, with what is needed to take it back."""
+# The state that was entered, the token that takes it back, and the hooks that were entered with it.
+_Entry = tuple[State, Token[State], "Sequence[AbstractContextManager[object]]"]
 
-    __slots__ = ("hooks", "state", "token")
 
-    def __init__(self, state: State, *, fire: bool) -> None:
-        self.state = state
-        self.token: Token[State] = _STATE.set(state)
-        self.hooks: Sequence[AbstractContextManager[object]] = ()
-        if fire and _hooks and state.tenant_id is not None:
-            try:
-                self.hooks = _enter_hooks(state.tenant_id)
-            except BaseException:
-                _STATE.reset(self.token)
-                raise
+def _replace(state: State, *, fire: bool) -> _Entry:
+    """Make ``state`` the state of this context; with ``fire``, enter the hooks for its tenant."""
+    token = _STATE.set(state)
+    if not fire or not _hooks or state.tenant_id is None:
+        return state, token, ()
+    try:
+        return state, token, _enter_hooks(state.tenant_id)
+    except BaseException:
+        _STATE.reset(token)
+        raise
 
-    def leave(self, error: BaseException | None, *, in_order: bool = True) -> str:
-        """Take the state back, leave the hooks, and return how that went.
 
-        ``in_order=False`` restores whatever was left open inside. The token alone can tell whether this
-        is the context that it was made in, so it is asked first.
-        """
-        current = get_state()
-        try:
-            _STATE.reset(self.token)
-        except ValueError:
-            outcome = _FOREIGN
-        except RuntimeError:
-            return _USED
-        else:
-            outcome = self._settle(current) if in_order and current is not self.state else _RESTORED
-        if self.hooks:
-            self._leave_hooks(error, outcome)
-        return outcome
+def _take_back(entry: _Entry, error: BaseException | None, *, in_order: bool = True) -> str:
+    """Restore what ``entry`` replaced, leave its hooks, and return how that went.
 
-    def _settle(self, current: State) -> str:
-        if current.epoch is not self.state.epoch:
-            _STATE.set(current)
-            return _DEAD
-        _STATE.set(_never_set())
-        return _MISMATCH
+    ``in_order=False`` restores whatever was left open inside. The token alone can tell whether this is
+    the context that it was made in, so it is asked first.
+    """
+    state, token, hooks = entry
+    current = get_state()
+    try:
+        _STATE.reset(token)
+    except ValueError:
+        outcome = _FOREIGN
+    except RuntimeError:
+        return _USED
+    else:
+        outcome = _settle(state, current) if in_order and current is not state else _RESTORED
+    if hooks:
+        _leave_entered(state, hooks, error, outcome)
+    return outcome
 
-    def _leave_hooks(self, error: BaseException | None, outcome: str) -> None:
-        after = get_state()
-        if outcome is not _FOREIGN:
-            _STATE.set(self.state)
-        failure = _leave_hooks(self.hooks, error)
-        _STATE.set(after)
-        if failure is None:
-            return
-        if outcome is _RESTORED:
-            raise failure
-        _logger().warning(
-            "a scope hook failed while its scope was left out of order or elsewhere", exc_info=failure
-        )
+
+def _settle(state: State, current: State) -> str:
+    """Decide what is active after ``state`` was left while ``current`` was."""
+    if current.epoch is not state.epoch:
+        _STATE.set(current)
+        return _DEAD
+    _STATE.set(_never_set())
+    return _MISMATCH
+
+
+def _leave_entered(
+    state: State, hooks: Sequence[AbstractContextManager[object]], error: BaseException | None, outcome: str
+) -> None:
+    """Leave the hooks under the tenant that they were entered for; their error leaves if all else went well."""
+    after = get_state()
+    if outcome is not _FOREIGN:
+        _STATE.set(state)
+    failure = _leave_hooks(hooks, error)
+    _STATE.set(after)
+    if failure is None:
+        return
+    if outcome is _RESTORED:
+        raise failure
+    _logger().warning(
+        "a scope hook failed while its scope was left out of order or elsewhere", exc_info=failure
+    )
 
 
 def _order_error(state: State) -> ScopeOrderError:
@@ -282,25 +289,26 @@ class _Scope:
         self._entries: list[_Entry] = []
 
     def _leave(self, error: BaseException | None) -> None:
-        entry = self._pop()
-        if entry.leave(error) is _MISMATCH:
-            raise _order_error(entry.state)
-
-    def _pop(self) -> _Entry:
-        """Take the entry that is active here, else the last one."""
-        entries = self._entries
-        if len(entries) > 1:
-            current = get_state()
-            for entry in reversed(entries):
-                if entry.state is current:
-                    entries.remove(entry)
-                    return entry
         try:
-            return entries.pop()
+            entry = self._entries.pop()
         except IndexError:
             raise ScopeOrderError(
                 "a scope that is open", "one that was never entered, or was left before"
             ) from None
+        if get_state() is not entry[0]:
+            entry = self._own(entry)
+        if _take_back(entry, error) is _MISMATCH:
+            raise _order_error(entry[0])
+
+    def _own(self, last: _Entry) -> _Entry:
+        """Return the entry that is active here, which another thread's may have followed, else ``last``."""
+        current = get_state()
+        for entry in reversed(self._entries):
+            if entry[0] is current:
+                self._entries.remove(entry)
+                self._entries.append(last)
+                return entry
+        return last
 
 
 class tenant_scope(_Scope):  # noqa: N801 - used as a verb: with tenant_scope(...)
@@ -343,7 +351,7 @@ class tenant_scope(_Scope):  # noqa: N801 - used as a verb: with tenant_scope(..
     def __enter__(self) -> TenantId:
         if get_frame(1).f_code.co_flags & GENERATOR and not self._in_generator:
             refuse_generator_frame(get_frame(1), "tenant_scope")
-        self._entries.append(self._enter())
+        self._entries.append(_enter_tenant(self.tenant_id, self._switch))
         return self.tenant_id
 
     def __exit__(
@@ -354,7 +362,7 @@ class tenant_scope(_Scope):  # noqa: N801 - used as a verb: with tenant_scope(..
     async def __aenter__(self) -> TenantId:
         if get_frame(1).f_code.co_flags & GENERATOR and not self._in_generator:
             refuse_generator_frame(get_frame(1), "tenant_scope")
-        self._entries.append(self._enter())
+        self._entries.append(_enter_tenant(self.tenant_id, self._switch))
         return self.tenant_id
 
     async def __aexit__(
@@ -371,16 +379,16 @@ class tenant_scope(_Scope):  # noqa: N801 - used as a verb: with tenant_scope(..
             final=lambda: unit_of_work(tenant_id, unit=current_unit()),
         )
 
-    def _enter(self) -> _Entry:
-        return _enter_tenant(self.tenant_id, switch=self._switch)
 
-
-def _enter_tenant(tenant_id: TenantId, *, switch: bool) -> _Entry:
+def _enter_tenant(tenant_id: TenantId, switch: bool) -> _Entry:  # noqa: FBT001 - by position, for speed
     current = get_state()
     active = current.tenant_id
     if active is not None and active != tenant_id and not switch:
         raise TenantConflictError(active, tenant_id)
-    return _Entry(State(tenant_id, TENANT, current.epoch, current.unit), fire=active != tenant_id)
+    state = State(tenant_id, TENANT, current.epoch, current.unit)
+    if _hooks and active != tenant_id:
+        return _replace(state, fire=True)
+    return state, _STATE.set(state), ()
 
 
 class without_tenant(_Scope):  # noqa: N801 - used as a verb: with without_tenant(reason=...)
@@ -414,7 +422,7 @@ class without_tenant(_Scope):  # noqa: N801 - used as a verb: with without_tenan
         if get_frame(1).f_code.co_flags & GENERATOR and not self._in_generator:
             refuse_generator_frame(get_frame(1), "without_tenant")
         self._log()
-        self._entries.append(self._enter())
+        self._entries.append(_replace(_without_tenant_state(), fire=False))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -425,7 +433,7 @@ class without_tenant(_Scope):  # noqa: N801 - used as a verb: with without_tenan
         if get_frame(1).f_code.co_flags & GENERATOR and not self._in_generator:
             refuse_generator_frame(get_frame(1), "without_tenant")
         self._log()
-        self._entries.append(self._enter())
+        self._entries.append(_replace(_without_tenant_state(), fire=False))
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -443,9 +451,6 @@ class without_tenant(_Scope):  # noqa: N801 - used as a verb: with without_tenan
 
     def _log(self) -> None:
         _logger().info("running without a tenant: %r", self.reason)
-
-    def _enter(self) -> _Entry:
-        return _Entry(_without_tenant_state(), fire=False)
 
 
 def _without_tenant_state() -> State:
@@ -480,7 +485,7 @@ def bind_tenant(tenant_id: object) -> BoundTenant:
         InvalidTenantIdError: ``tenant_id`` cannot be one.
         TenantConflictError: A different tenant is active.
     """
-    return BoundTenant(_enter_tenant(ensure_tenant_id(tenant_id), switch=False))
+    return BoundTenant(_enter_tenant(ensure_tenant_id(tenant_id), False))
 
 
 def reset_tenant(token: BoundTenant) -> None:
@@ -494,13 +499,13 @@ def reset_tenant(token: BoundTenant) -> None:
     if not isinstance(token, BoundTenant):
         raise TypeError(f"reset_tenant takes the token that bind_tenant returned, not {type(token).__name__}")
     entry = token.entry
-    outcome = entry.leave(None)
+    outcome = _take_back(entry, None)
     if outcome is _USED:
         raise ScopeOrderError("a token that was not used yet", "one that reset_tenant has already taken")
     if outcome is _FOREIGN:
         raise ScopeOrderError("a token of this context", "one that bind_tenant returned in another context")
     if outcome is _MISMATCH:
-        raise _order_error(entry.state)
+        raise _order_error(entry[0])
 
 
 # --- units of work -------------------------------------------------------------------------------
@@ -519,12 +524,12 @@ class _Overwriting:
         self._fire = fire
 
     def __enter__(self) -> None:
-        self._entry = _Entry(self._state, fire=self._fire)
+        self._entry = _replace(self._state, fire=self._fire)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._entry.leave(error, in_order=False)
+        _take_back(self._entry, error, in_order=False)
 
 
 def unit_of_work(tenant_id: object, *, unit: object = None) -> AbstractContextManager[None]:

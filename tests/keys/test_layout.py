@@ -92,7 +92,7 @@ def test_layout_has_two_names(layout):
         ("a b:x", None),
         ("None:x", None),
         (b"\xff:x", None),
-        (b"acme:\xff", None),
+        (b"acme:\xff", "acme"),
         ("\ud800:x", None),
         ("a" * 64 + ":x", None),
     ],

@@ -62,28 +62,32 @@ class KeyFunction(Protocol[_P]):
         """Read a key of this schema back."""
 
 
+_Table = dict[Any, Any]
+
+
 class _Memory:
-    """All finished keys of a process: schema → tenant → parts → key, bounded as a whole."""
+    """All finished keys of a process: schema → tenant → part → … → key, bounded as a whole."""
 
     def __init__(self) -> None:
         self._count = 0
-        self._tables: list[dict[str | None, dict[object, str]]] = []
+        self._tables: list[_Table] = []
 
-    def new_table(self) -> dict[str | None, dict[object, str]]:
-        table: dict[str | None, dict[object, str]] = {}
+    def new_table(self) -> _Table:
+        table: _Table = {}
         self._tables.append(table)
         return table
 
-    def remember(
-        self, table: dict[str | None, dict[object, str]], tenant: str | None, parts: object, key: str
-    ) -> None:
+    def remember(self, table: _Table, path: tuple[str | None, ...], key: str) -> None:
+        """Put ``key`` at the end of ``path``, which is the tenant and the parts."""
         if len(key) > _REMEMBERED_LENGTH:
             return
         if self._count >= _REMEMBERED_LIMIT:
             for each in self._tables:
                 each.clear()
             self._count = 0
-        table.setdefault(tenant, {})[parts] = key
+        for step in path[:-1]:
+            table = table.setdefault(step, {})
+        table[path[-1]] = key
         self._count += 1
 
 
@@ -95,17 +99,23 @@ class _Builder:
 
     def __init__(self, schema: Schema) -> None:
         self.schema = schema
+        self.finished = _memory.new_table()
+        self.is_turn = cycle((False,) * (_ONE_IN - 1) + (True,)).__next__
         self.namespace: dict[str, Any] = {}
 
-    def build(self, values: tuple[object, ...]) -> str:
+    def build(self, tenant: str | None, values: tuple[object, ...]) -> str:
         """Build a key from parts of any kind; the only place that raises."""
         prefix = self._prefix(self.schema.name)
-        encoded = iter(
-            [self._encode(name, value) for name, value in zip(self.schema.placeholders, values, strict=True)]
+        encoded = [
+            self._encode(name, value) for name, value in zip(self.schema.placeholders, values, strict=True)
+        ]
+        parts = iter(encoded)
+        key = prefix + ":".join(
+            next(parts) if isinstance(segment, Placeholder) else segment for segment in self.schema.segments
         )
-        return prefix + ":".join(
-            next(encoded) if isinstance(segment, Placeholder) else segment for segment in self.schema.segments
-        )
+        if self.is_turn() and all(type(value) is str for value in values):
+            _memory.remember(self.finished, (tenant, *values), key)  # type: ignore[arg-type]
+        return key
 
     def pattern(self, **parts: object) -> str:
         """Return a glob for SCAN that matches every key with these parts.
@@ -166,10 +176,11 @@ class _Builder:
 _PRIVATE: Final = "_tenantry_"
 _SOURCE: Final = """\
 def key_function({parameters}):
+    _tenantry_tenant = {tenant}
     if {parts_are_text}:
-        _tenantry_tenant = {tenant}
         try:
-            _tenantry_key = _tenantry_finished[_tenantry_tenant].get({parts})
+            _tenantry_key = _tenantry_finished{first}
+{further}
             if _tenantry_key is not None:
                 return _tenantry_key
         except _tenantry_KeyError:
@@ -182,11 +193,15 @@ def key_function({parameters}):
                     and _tenantry_key.encode().translate(_tenantry_screen).count(58) == _tenantry_marks
                 ):
                     if _tenantry_is_turn():
-                        _tenantry_remember(_tenantry_finished, _tenantry_tenant, {parts}, _tenantry_key)
+                        _tenantry_remember(_tenantry_finished, (_tenantry_tenant, {parts}), _tenantry_key)
                     return _tenantry_key
             except _tenantry_UnicodeEncodeError:
                 pass
-    return _tenantry_build(({all_parts}))
+    return _tenantry_build(_tenantry_tenant, ({parts}))
+"""
+_FURTHER: Final = """\
+            if _tenantry_key is not None:
+                _tenantry_key = _tenantry_key.get({part})
 """
 
 
@@ -194,7 +209,6 @@ def _compiled(schema: Schema, function: FunctionType) -> FunctionType:
     """Return the key function of ``schema``, with the signature of ``function``."""
     builder = _Builder(schema)
     names = schema.placeholders
-    parts = names[0] if len(names) == 1 else f"({', '.join(names)})"
     template = ":".join(
         f"{{{part.name}}}" if isinstance(part, Placeholder) else part for part in schema.segments
     )
@@ -206,8 +220,8 @@ def _compiled(schema: Schema, function: FunctionType) -> FunctionType:
         "_tenantry_after": "",
         "_tenantry_before": "",
         "_tenantry_build": builder.build,
-        "_tenantry_finished": _memory.new_table(),
-        "_tenantry_is_turn": cycle((False,) * (_ONE_IN - 1) + (True,)).__next__,
+        "_tenantry_finished": builder.finished,
+        "_tenantry_is_turn": builder.is_turn,
         "_tenantry_len": len,
         "_tenantry_longest": _SCREENED_LENGTH,
         "_tenantry_marks": -1,
@@ -221,11 +235,12 @@ def _compiled(schema: Schema, function: FunctionType) -> FunctionType:
         parameters=_parameters(schema, function, namespace),
         parts_are_text=" and ".join(f"_tenantry_type({name}) is _tenantry_str" for name in names) or "True",
         tenant="None" if schema.shared else "_tenantry_state().tenant_id",
-        parts=parts,
+        first=f"[_tenantry_tenant].get({names[0]})" if names else ".get(_tenantry_tenant)",
+        further="".join(_FURTHER.format(part=name) for name in names[1:]),
+        parts="".join(f"{name}, " for name in names),
         may_build=" and ".join([*(() if schema.shared else ("_tenantry_tenant is not None",)), *names])
         or "True",
         key=SHARED_PREFIX + template if schema.shared else owned,
-        all_parts="".join(f"{name}, " for name in names),
     )
     exec(compile(source, f"<key function {schema.label}>", "exec"), namespace)  # noqa: S102 - source of our own making
     made = cast("FunctionType", update_wrapper(namespace["key_function"], function))
