@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from logging import Logger
     from types import TracebackType
+    from uuid import UUID
 
 __all__ = [
     "add_scope_hook",
@@ -342,7 +343,7 @@ class tenant_scope(_Scope):  # noqa: N801 - used as a verb: with tenant_scope(..
 
     __slots__ = ("_switch", "tenant_id")
 
-    def __init__(self, tenant_id: object, *, switch: bool = False, in_generator: bool = False) -> None:
+    def __init__(self, tenant_id: str | UUID, *, switch: bool = False, in_generator: bool = False) -> None:
         self.tenant_id: Final = ensure_tenant_id(tenant_id)
         self._switch = switch
         self._in_generator = in_generator
@@ -470,7 +471,7 @@ class BoundTenant:
         self.entry = entry
 
 
-def bind_tenant(tenant_id: object) -> BoundTenant:
+def bind_tenant(tenant_id: str | UUID) -> BoundTenant:
     """Make a tenant active until :func:`reset_tenant`, for hosts that call a hook before and one after.
 
     Where the work is one block prefer :class:`tenant_scope`, which cannot be left open.

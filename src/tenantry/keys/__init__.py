@@ -71,11 +71,13 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in konstruct.NAMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    function = globals()[name] = konstruct.declared(name)
-    return function
+if not TYPE_CHECKING:  # else a type checker takes every name for one that exists
+
+    def __getattr__(name: str) -> Any:
+        if name not in konstruct.NAMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        function = globals()[name] = konstruct.declared(name)
+        return function
 
 
 def __dir__() -> list[str]:

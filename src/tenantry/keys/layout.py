@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import Final
+from typing import Final, Literal
 
 from tenantry.errors import InvalidTenantIdError, KeySchemaError, shown
 from tenantry.ids import TenantId, ensure_tenant_id
@@ -20,7 +20,7 @@ _is_chosen = False
 _is_frozen = False
 
 
-def use_layout(layout: str) -> None:
+def use_layout(layout: Literal["plain", "tagged"]) -> None:
     """Choose the layout of all keys of this process.
 
     Call it once, before the first key is built; it applies to scopes that are already open.
