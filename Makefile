@@ -82,7 +82,7 @@ endef
 comma := ,
 
 $(VENV)/.demo: pyproject.toml
-	$(call INSTALL,the demo,-e ".[celery$(comma)redis]" --group demo,$(VENV))
+	$(call INSTALL,the demo,-e ".[celery$(comma)redis$(comma)sqlalchemy]" --group demo,$(VENV))
 
 $(VENV)/.test: pyproject.toml
 	$(call INSTALL,the tests,-e ".[all]" --group test,$(VENV))

@@ -14,25 +14,34 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import before.database
 import before.keys
 import before.service
 import redis
 from celery import Celery
 from http_client import Answer, call
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
-from konstruct import memory_short, orchestrator, storage
+from konstruct import database, memory_long, memory_short, orchestrator, storage
 from konstruct.settings import settings
 from tenantry import (
     CrossTenantError,
     InvalidTenantIdError,
     NoTenantError,
     TenancyError,
+    TenantConflictError,
     carry_tenant,
     keys,
     tenant_scope,
 )
 
 AGENT, USER = "concierge", "U024BE7LH"
+TABLE = "conversation_embeddings"
+PLANT = (
+    f"INSERT INTO {TABLE} (tenant_id, message_id, agent_id, user_id, content, embedding) "
+    "VALUES ('globex', 'x', 'a', 'u', 'planted', array_fill(0.1, ARRAY[384])::vector)"
+)
 WINDOW = f"globex:memory:short:{AGENT}:{USER}"
 
 
@@ -79,6 +88,10 @@ def _refusal(error: type[TenancyError], deed: Callable[[], object]) -> str:
 def _message(text: str, **fields: str) -> dict[str, str]:
     whole = {"message_id": "m-1", "thread_id": "t-1", "agent_id": AGENT, "user_id": USER, "text": text}
     return {**whole, **fields}
+
+
+def _incoming(text: str) -> orchestrator.Incoming:
+    return orchestrator.Incoming(**_message(text))  # type: ignore[typeddict-item]
 
 
 def _post(url: str, text: str, **options: Any) -> Answer:
@@ -147,7 +160,7 @@ def publish_before(targets: Targets) -> str:
 def publish_after(targets: Targets) -> str:
     """The publisher is told, and nothing reaches the queue."""
     with _nothing_written(targets):
-        refusal = _refusal(NoTenantError, lambda: orchestrator.respond.delay(AGENT, USER, "summary"))
+        refusal = _refusal(NoTenantError, lambda: orchestrator.respond.delay(_incoming("summary")))
         assert targets.raw.llen("konstruct") == 0, "something is in the queue"
     return f"{refusal}  [queue empty]"
 
@@ -176,7 +189,7 @@ def plain_client_after(targets: Targets) -> str:
     assert result.id in targets.after_log(), "no warning in the worker's log"
     with tenant_scope("acme"):
         length = len(memory_short.get_recent_messages(AGENT, USER))
-        orchestrator.respond.delay(AGENT, USER, "Still there?").get(timeout=15)
+        orchestrator.respond.delay(_incoming("Still there?")).get(timeout=15)
         assert len(memory_short.get_recent_messages(AGENT, USER)) == length + 2
     return f"FAILURE, {type(error).__name__}: {error}  [acme's next message ran]"
 
@@ -280,6 +293,74 @@ def collision_after(targets: Targets) -> str:
     return f"two windows; this one is {key}"
 
 
+# 9 ----------------------------------------------------------------------------------------------
+
+
+def pooled_connection_before(targets: Targets) -> str:
+    """The tenant is set for the session, and the session goes back to the pool."""
+    before.database.remember("globex", "the merger with Initech closes on Friday")
+    stolen = before.database.everything_of_nobody()
+    assert stolen
+    return f"a query that sets no tenant reads globex's row: {stolen[0]!r}"
+
+
+def pooled_connection_after(targets: Targets) -> str:
+    """The setting ends with the transaction, and no transaction begins without one."""
+    with tenant_scope("globex"):
+        assert memory_long.retrieve_relevant(AGENT, USER, "merger"), "globex has no memories"
+    refusal = _refusal(NoTenantError, lambda: memory_long.retrieve_relevant(AGENT, USER, "merger"))
+    with database.engine.connect() as connection:
+        rows = connection.connection.cursor().execute(f"SELECT * FROM {TABLE}").fetchall()
+    assert rows == [], "row-level security shows rows to nobody"
+    return f"{refusal}  [past SQLAlchemy, on the same pooled connection: 0 rows]"
+
+
+# 10 ---------------------------------------------------------------------------------------------
+
+
+def forgotten_where_before(targets: Targets) -> str:
+    """One query without its WHERE."""
+    before.database.remember("globex", "the merger with Initech closes on Friday")
+    found = before.database.search("closes on")
+    assert any("Initech" in content for content in found)
+    return f"acme's search, whose WHERE somebody forgot, finds {found[0]!r}"
+
+
+def forgotten_where_after(targets: Targets) -> str:
+    """No query of konstruct has a WHERE for the tenant, so none can forget it."""
+    whole, planted = text(f"SELECT content FROM {TABLE}"), text(PLANT)
+    with tenant_scope("acme"), database.engine.connect() as connection:
+        found = connection.execute(whole).scalars().all()
+        assert found, "acme has no memories"
+        assert not any("Initech" in content for content in found), found
+        try:
+            connection.execute(planted)
+        except DBAPIError as error:
+            refusal = str(error.orig).splitlines()[0]
+        else:
+            raise AssertionError("a row of globex was written by acme")
+    return f"{len(found)} rows, all of acme; writing one of globex: {refusal}"
+
+
+# 11 ---------------------------------------------------------------------------------------------
+
+
+def switched_before(targets: Targets) -> str:
+    """The tenant changes while a transaction is open, and the transaction does not."""
+    found = before.database.read_while_switching("globex", "acme")
+    assert found
+    return f"code that runs for acme reads {found[0]!r} in globex's open transaction"
+
+
+def switched_after(targets: Targets) -> str:
+    """Every statement is compared with its transaction."""
+    with tenant_scope("globex"), database.engine.connect() as connection:
+        connection.execute(text("SELECT 1"))
+        with tenant_scope("acme", switch=True):
+            statement = text(f"SELECT content FROM {TABLE}")
+            return _refusal(TenantConflictError, lambda: connection.execute(statement))
+
+
 ATTACKS = (
     Attack("a request without a tenant", no_tenant_before, no_tenant_after),
     Attack("a request that names another tenant", stolen_name_before, stolen_name_after),
@@ -289,4 +370,7 @@ ATTACKS = (
     Attack("a key function in a bare thread", thread_before, thread_after),
     Attack("a tenant id that carries a separator", separator_before, separator_after),
     Attack("a part that carries a separator", collision_before, collision_after),
+    Attack("a pooled database connection", pooled_connection_before, pooled_connection_after),
+    Attack("a query without its WHERE", forgotten_where_before, forgotten_where_after),
+    Attack("a tenant that changes in a transaction", switched_before, switched_after),
 )

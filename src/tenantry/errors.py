@@ -99,20 +99,23 @@ class TenantConflictError(TenancyError, RuntimeError):
     Attributes:
         active: The tenant that is active, or ``None``.
         requested: The tenant that was asked for, or ``None``.
+        cure: What to do where that is not the usual, or ``""``.
     """
 
-    def __init__(self, active: str | None, requested: str | None) -> None:
-        super().__init__(active, requested)
+    def __init__(self, active: str | None, requested: str | None, cure: str = "") -> None:
+        super().__init__(active, requested, *filter(None, [cure]))
         self.active = active
         self.requested = requested
+        self.cure = cure
 
     def __str__(self) -> str:
         active = "no tenant" if self.active is None else f"tenant {shown(self.active)}"
         requested = "no tenant" if self.requested is None else f"tenant {shown(self.requested)}"
-        return (
-            f"{requested} was asked for while {active} is active. Leave the active scope first, or say that "
-            'the switch is meant: tenant_scope("…", switch=True).'
+        cure = self.cure or (
+            "Leave the active scope first, or say that the switch is meant: "
+            'tenant_scope("…", switch=True).'
         )
+        return f"{requested} was asked for while {active} is active. {cure}"
 
 
 class ScopeOrderError(TenancyError, RuntimeError):

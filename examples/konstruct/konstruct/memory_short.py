@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import json
-from typing import TypedDict
+from typing import Any, TypedDict
 
+from konstruct import storage
 from konstruct.settings import settings
-from konstruct.storage import client
 from tenantry import keys
+
+# One script, so that a message whose task is delivered twice, or dies half way, is in the window once.
+_APPEND = storage.client.register_script("""
+if KEYS[2] and not redis.call('SET', KEYS[2], '1', 'NX', 'EX', ARGV[4]) then return 0 end
+redis.call('RPUSH', KEYS[1], ARGV[1])
+redis.call('LTRIM', KEYS[1], -ARGV[2], -1)
+redis.call('EXPIRE', KEYS[1], ARGV[3])
+return 1
+""")
 
 
 class Message(TypedDict):
@@ -17,14 +26,18 @@ class Message(TypedDict):
     text: str
 
 
-def append_message(agent_id: str, user_id: str, role: str, text: str) -> None:
-    """Add a message at the end; the oldest leaves when the window is full."""
-    key = keys.memory_short(agent_id, user_id)
-    with client.pipeline() as pipeline:
-        pipeline.rpush(key, json.dumps(Message(role=role, text=text)))
-        pipeline.ltrim(key, -settings.window_size, -1)
-        pipeline.expire(key, settings.window_ttl)
-        pipeline.execute()
+def append_message(
+    agent_id: str, user_id: str, role: str, text: str, *, message_id: str | None = None
+) -> bool:
+    """Add a message at the end; the oldest leaves when the window is full.
+
+    With ``message_id`` the message is added once, however often it is delivered; says whether it was.
+    """
+    window = [keys.memory_short(agent_id, user_id)]
+    once = [] if message_id is None else [keys.idempotency(f"{message_id}/{role}")]
+    line = json.dumps(Message(role=role, text=text))
+    limits: list[Any] = [settings.window_size, settings.window_ttl, settings.dedup_ttl]
+    return bool(_APPEND(keys=window + once, args=[line, *limits], client=storage.client))
 
 
 def get_recent_messages(agent_id: str, user_id: str, limit: int | None = None) -> list[Message]:
@@ -32,4 +45,10 @@ def get_recent_messages(agent_id: str, user_id: str, limit: int | None = None) -
     count = settings.window_size if limit is None else limit
     if count < 1:
         return []
-    return [json.loads(line) for line in client.lrange(keys.memory_short(agent_id, user_id), -count, -1)]
+    lines = storage.client.lrange(keys.memory_short(agent_id, user_id), -count, -1)
+    return [json.loads(line) for line in lines]
+
+
+def clear(agent_id: str, user_id: str) -> None:
+    """Forget the window."""
+    storage.client.delete(keys.memory_short(agent_id, user_id))

@@ -247,12 +247,11 @@ def _outside_transaction() -> TenancyError:
 
 
 def _switched(active: TenantId, requested: TenantId) -> TenantConflictError:
-    error = TenantConflictError(active, requested)
-    error.add_note(
-        "The database transaction that is open here was begun under the first tenant and stays "
-        "with it: commit or roll back before the other scope, or give each its own connection."
+    cure = (
+        "The open database transaction belongs to the tenant under which it began: commit or roll "
+        "back before the other scope, or give each tenant a connection or session of its own."
     )
-    return error
+    return TenantConflictError(active, requested, cure)
 
 
 # --- the start-up check ---------------------------------------------------------------------------
