@@ -30,35 +30,35 @@ with contextlib.suppress(ImportError):
 def valkey_url() -> Iterator[str]:
     """An embedded Valkey of this session, yours to flush."""
     with services.valkey_server() as server:
-        yield _record("valkey_url", server.url)
+        yield server.url
 
 
 @pytest.fixture(scope="session")
 def redis_url() -> Iterator[str]:
     """A redis-server of this session, yours to flush."""
     with services.redis_server() as server:
-        yield _record("redis_url", server.url)
+        yield server.url
 
 
 @pytest.fixture(scope="session")
 def rabbitmq_url() -> Iterator[str]:
     """A virtual host of the running RabbitMQ (or its default one: use unique queue names)."""
     with services.rabbitmq() as url:
-        yield _record("rabbitmq_url", url)
+        yield url
 
 
 @pytest.fixture(scope="session")
 def postgres_dsn() -> Iterator[str]:
     """A database of this session; the role is a superuser, so make your own for row security."""
     with services.postgres() as dsn:
-        yield _record("postgres_dsn", dsn)
+        yield dsn
 
 
 @pytest.fixture(scope="session")
 def pgvector_dsn() -> Iterator[str]:
     """A database of this session on a PostgreSQL that has pgvector; the role is a superuser."""
     with services.embedded_postgres() as dsn:
-        yield _record("pgvector_dsn", dsn)
+        yield dsn
 
 
 # --- the part of the suite that every Python runs in CI -------------------------------------------
@@ -106,13 +106,23 @@ def _judged() -> Generator[None, Any, Any]:
 
 # --- the summary; user_properties travel from xdist workers to the controller -------------------
 
-_behind: dict[str, str] = {}
+_behind: dict[str, list[str]] = {}
 _seen = 0
 
 
-def _record(fixture: str, value: str) -> str:
-    _behind[fixture] = services.used[-1]
-    return value
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(fixturedef: Any) -> Generator[None, Any, Any]:
+    """Remember which servers stand behind a fixture that outlives one test."""
+    before = len(services.used)
+    try:
+        return (yield)
+    finally:
+        behind = [
+            *services.used[before:],
+            *(s for name in fixturedef.argnames for s in _behind.get(name, ())),
+        ]
+        if behind:
+            _behind[fixturedef.argname] = behind
 
 
 @pytest.hookimpl(wrapper=True)
@@ -120,7 +130,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
     """Note on the report the servers that the test has used."""
     global _seen
     fresh, _seen = services.used[_seen:], len(services.used)
-    named = [_behind[name] for name in getattr(item, "fixturenames", ()) if name in _behind]
+    named = [s for name in getattr(item, "fixturenames", ()) for s in _behind.get(name, ())]
     known = {value for _, value in item.user_properties}
     item.user_properties += [("server", s) for s in dict.fromkeys([*fresh, *named]) if s not in known]
     return (yield)
