@@ -550,6 +550,30 @@ def unit_of_work(tenant_id: object, *, unit: object = None) -> AbstractContextMa
     return _Overwriting(State(ensure_tenant_id(tenant_id), TENANT, object(), unit), fire=True)
 
 
+def begin_unit(tenant_id: TenantId) -> object:
+    """Begin a unit of work as :func:`unit_of_work` does, without an object between, for the edge that counts.
+
+    Args:
+        tenant_id: The tenant to make active; it is not validated again.
+
+    Returns:
+        What :func:`end_unit` takes.
+    """
+    state = State(tenant_id, TENANT, object())
+    return _Entry(state, fire=True) if _hooks else _STATE.set(state)
+
+
+def end_unit(begun: object, error: BaseException | None = None) -> None:
+    """End what :func:`begin_unit` began: restore what was active, whatever was left open inside."""
+    if type(begun) is _Entry:
+        begun.leave(error, in_order=False)
+        return
+    try:
+        _STATE.reset(begun)  # type: ignore[arg-type]
+    except (ValueError, RuntimeError):
+        return  # another context's, or ended before: nothing is changed here
+
+
 def _carried(tenant_id: TenantId) -> _Overwriting:
     return _Overwriting(State(tenant_id, TENANT, object()), fire=get_state().tenant_id != tenant_id)
 

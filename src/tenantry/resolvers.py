@@ -270,6 +270,9 @@ def _stands_in(peer: str | None, networks: tuple[Network, ...]) -> bool:
     return any(address in network for network in networks)
 
 
+_SEEN_LIMIT: Final = 4096  # ids whose bytes are remembered; bounded by starting over
+
+
 class Header(_ClientNamed):
     """The tenant is the value of a request header.
 
@@ -295,11 +298,37 @@ class Header(_ClientNamed):
         trust_client: bool = False,
     ) -> None:
         self.name = _header_name(name)
+        self._wire = name.lower().encode("ascii")
+        self._size = len(name)
+        self._seen: dict[bytes, TenantId] = {}
         super().__init__(f"Header({name!r})", verify, trusted_proxies, trust_client)
+        self.takes_any_word = self._trust == Trust(None, None)
 
     def read(self, request: Request) -> str | None:
         """Return the header's one value."""
         return single_header(request, self.name)
+
+    def at_once(self, pairs: Iterable[tuple[bytes, bytes]]) -> TenantId | None:
+        """Return the id in the headers of an ASGI scope where it is beyond doubt.
+
+        ``None`` decides nothing: whatever is unusual is left to :meth:`find`.
+        """
+        size = self._size
+        alike = [pair for pair in pairs if len(pair[0]) == size]
+        if len(alike) != 1:
+            return None
+        key, value = alike[0]
+        return (self._seen.get(value) or self._see(value)) if key == self._wire else None
+
+    def _see(self, value: bytes) -> TenantId | None:
+        try:
+            tenant_id = ensure_tenant_id(value.decode("ascii"))
+        except ValueError:
+            return None
+        if len(self._seen) >= _SEEN_LIMIT:
+            self._seen.clear()
+        self._seen[value] = tenant_id
+        return tenant_id
 
 
 def _header_name(name: object) -> str:

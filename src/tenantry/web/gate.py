@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tenantry.errors import ResolutionError
 from tenantry.lookup import Lookup
-from tenantry.resolvers import Resolver, as_source, resolution, unknown_tenant
+from tenantry.resolvers import Header, Resolver, as_source, resolution, unknown_tenant
 from tenantry.web.problem import problem_of, refusal
 from tenantry.web.request import Request
 from tenantry.web.steps import Steps, advance, needs_await
@@ -77,6 +77,12 @@ class Gate:
         self._on_error = on_error
         self._asynchronous = asynchronous
         self._challenge = ", ".join(self._source.challenges) or "Bearer"
+
+    def trusted_header(self) -> Header | None:
+        """Return the resolver, if it is a header whose word is taken and nothing else has to be asked."""
+        alone = self._lookup is None and self._predicate is None and not self._paths
+        source = self._source
+        return source if alone and type(source) is Header and source.takes_any_word else None
 
     def resolve(self, request: Request) -> Any:
         """Return the tenant under which the request runs, or ``None``; or an awaitable of that.

@@ -111,13 +111,12 @@ class AsgiHeaders:
         """Return the one value of a header, or ``None``; refuse what servers would merge differently."""
         wire = _wire_name(name)
         size = len(wire)
-        found: bytes | None = None
-        for key, value in self._pairs:
-            if len(key) == size and (key == wire or key.lower().replace(b"_", b"-") == wire):
-                if found is not None or b"_" in key:
-                    raise _ambiguous(name)
-                found = value
-        return None if found is None else found.decode("latin-1")
+        # An alias is as long as the name, so that one comparison of lengths passes most headers by.
+        alike = [pair for pair in self._pairs if len(pair[0]) == size]
+        named = [pair for pair in alike if pair[0].lower().replace(b"_", b"-") == wire]
+        if len(named) > 1 or (named and b"_" in named[0][0]):
+            raise _ambiguous(name)
+        return named[0][1].decode("latin-1") if named else None
 
 
 class AsgiRequest:
