@@ -1,4 +1,4 @@
-"""The Celery edge: every task message carries its tenant, and no body runs under another or under none by accident.
+"""The Celery edge: every message carries its tenant; no body runs under another, or under none by accident.
 
 Enters: the message header ``tenantry``, read by the worker before anything else sees the message.
 Leaves: ``app.send_task``, which every path that puts a task message on the wire passes.

@@ -44,8 +44,8 @@ def _end_if_any(app: Any, schedule: Mapping[str, Any]) -> None:
         _log.critical("beat entry %r cannot be published: %s", name, problem)
     names = ", ".join(repr(name) for name, _ in refused)
     _log.critical(
-        "beat does not start: name a tenant in each of these entries, options={'tenant': ...}, or declare their "
-        "tasks tenancy='none' and fan out from there: %s",
+        "beat does not start: name a tenant in each of these entries, options={'tenant': ...}, or declare "
+        "their tasks tenancy='none' and fan out from there: %s",
         names,
     )
     raise SystemExit(1)

@@ -61,7 +61,7 @@ class RunningTask:
     Attributes:
         task_id: Its id. A message with the same id is this task again: retried, replaced, sent anew.
         name: Its registered name.
-        tenant_id: The tenant of its message, which its continuations inherit; ``None`` for a message without one.
+        tenant_id: The tenant of its message, which its continuations inherit; ``None`` if it has none.
         bound: Whether its phases see that tenant; those of a ``tenancy="none"`` task do not.
         follows: The message's callbacks, errbacks, chain and chord.
         in_body: Whether user code of a body runs, rather than what comes before and after it.
