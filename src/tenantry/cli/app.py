@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from tenantry.cli.quarantine import quarantine_app
 from tenantry.cli.tenants import tenants_app
 
 __all__ = ["app", "main"]
@@ -25,6 +26,7 @@ app = typer.Typer(
     ),
 )
 app.add_typer(tenants_app, name="tenants")
+app.add_typer(quarantine_app, name="quarantine")
 
 
 def _version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it so

@@ -203,7 +203,7 @@ def _headers(edge: Edge, entry: QuarantinedMessage, tenant_id: TenantId) -> dict
         headers["expires"] = None
     stamps = headers.get("stamps")
     if isinstance(stamps, dict) and HEADER in stamps:
-        headers["stamps"] = {**stamps, HEADER: [tenant_id]}
+        headers["stamps"] = {**stamps, HEADER: tenant_id}
     return headers
 
 
@@ -275,14 +275,14 @@ class _HoldingShelf:
     def __init__(self, channel: Any, name: str) -> None:
         self._channel = channel
         self._name = name
-        self._tags: set[Any] = set()
+        self._tags: dict[Any, None] = {}
         self._recent: OrderedDict[Any, QuarantinedMessage] = OrderedDict()
 
     def entries(self) -> Iterator[tuple[Any, QuarantinedMessage]]:
         while (raw := self._channel.basic_get(self._name, no_ack=False)) is not None:
             message = self._channel.message_to_python(raw)
             tag = message.delivery_tag
-            self._tags.add(tag)
+            self._tags[tag] = None
             entry = keep.decode(message.body)
             if entry is not None:
                 self._recent[tag] = entry
@@ -297,10 +297,10 @@ class _HoldingShelf:
     def remove(self, handles: Sequence[Any]) -> None:
         for tag in handles:
             self._channel.basic_ack(tag)
-            self._tags.discard(tag)
+            self._tags.pop(tag, None)
             self._recent.pop(tag, None)
 
     def close(self) -> None:
-        for tag in sorted(self._tags):
+        for tag in self._tags:
             self._channel.basic_reject(tag, requeue=True)
         self._tags.clear()

@@ -130,7 +130,7 @@ def _stamp(tenant_id: TenantId, options: dict[str, Any]) -> None:
         options["stamped_headers"] = [HEADER]
     elif HEADER not in stamped:
         options["stamped_headers"] = [*stamped, HEADER]
-    options[HEADER] = [tenant_id]
+    options[HEADER] = tenant_id
 
 
 def _unstamp(options: dict[str, Any]) -> None:

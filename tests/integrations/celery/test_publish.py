@@ -1,0 +1,372 @@
+"""What leaves this process, whose it is, and what does not leave."""
+
+from __future__ import annotations
+
+import uuid
+
+import pytest
+from celery import chain, chord, group, signals, signature
+
+from tenantry import (
+    BadTenantSignatureError,
+    InvalidTenantIdError,
+    MalformedTenantHeaderError,
+    NoTenantError,
+    TenantConflictError,
+    current_tenant_or_none,
+    tenant_scope,
+    without_tenant,
+)
+from tenantry.propagation import extract, format_header
+
+NEEDY = {
+    "delay": lambda w: w.needs.delay(),
+    "apply_async": lambda w: w.needs.apply_async(countdown=3),
+    "send_task": lambda w: w.app.send_task("needs"),
+    "send_task_positional": lambda w: w.app.send_task("needs", (), {}, None, None, "an-id"),
+    "unknown_name": lambda w: w.app.send_task("somewhere.else"),
+    "signature": lambda w: w.needs.s().delay(),
+    "signature_by_name": lambda w: signature("needs", app=w.app).delay(),
+    "group": lambda w: group(w.free.s(), w.maybe.s(), w.needs.s()).delay(),
+    "group_of_dicts": lambda w: group([dict(w.free.s()), dict(w.needs.s())], app=w.app).delay(),
+    "group_generator": lambda w: group(t.s() for t in (w.free, w.needs)).delay(),
+    "nested_group": lambda w: group(w.free.s(), group(w.free.s(), w.needs.s())).delay(),
+    "chain": lambda w: chain(w.free.s(), w.free.s(), w.needs.s()).delay(),
+    "chain_call": lambda w: (w.free.s() | w.needs.s())(),
+    "chain_run": lambda w: chain(w.free.s(), w.needs.s()).run(),
+    "chain_with_group": lambda w: chain(w.free.s(), group(w.free.s(), w.needs.s()), w.free.s()).delay(),
+    "chord_header": lambda w: chord([w.free.s(), w.needs.s()], w.free.s()).delay(),
+    "chord_body": lambda w: chord([w.free.s(), w.free.s()], w.needs.s()).delay(),
+    "chord_body_call": lambda w: chord([w.free.s(), w.free.s()])(w.needs.s()),
+    "chord_body_chain": lambda w: chord([w.free.s(), w.free.s()], w.free.s() | w.needs.s()).delay(),
+    "chord_in_chain": lambda w: chain(w.free.s(), chord([w.free.s()] * 2, w.needs.s())).delay(),
+    "link": lambda w: w.free.apply_async(link=w.needs.s()),
+    "link_in_list": lambda w: w.free.apply_async(link=[w.free.s(), w.needs.s()]),
+    "link_of_signature": lambda w: w.free.s().set(link=[dict(w.needs.s())]).delay(),
+    "link_of_link": lambda w: w.free.apply_async(link=w.free.s().set(link=w.needs.s())),
+    "link_error": lambda w: w.free.apply_async(link_error=w.needs.s()),
+    "link_error_of_group_member": lambda w: group(w.free.s(), w.free.s().on_error(w.needs.s())).delay(),
+    "map": lambda w: w.needs.map([1]).delay(),
+    "starmap": lambda w: w.needs.starmap([(1,)]).delay(),
+    "chunks": lambda w: w.needs.chunks([(1,), (2,)], 1).apply_async(),
+    "chunks_delay": lambda w: w.needs.chunks([(1,), (2,)], 1).delay(),
+    "map_in_group": lambda w: group(w.free.s(), w.needs.map([1])).delay(),
+    "unreadable_builtin": lambda w: w.app.send_task("celery.map", (7, [])),
+    "unlock": lambda w: w.app.send_task("celery.chord_unlock", ("gid", dict(w.needs.s())), {"result": []}),
+    "apply": lambda w: w.needs.apply(),
+    "apply_of_chain": lambda w: chain(w.free.s(), w.needs.s()).apply(),
+    "apply_of_group": lambda w: group(w.free.s(), w.needs.s()).apply(),
+    "apply_of_chord": lambda w: chord([w.free.s()], w.needs.s()).apply(),
+}
+
+
+@pytest.mark.parametrize("protocol", [1, 2])
+@pytest.mark.parametrize("path", NEEDY)
+def test_publish_without_tenant_puts_nothing_on_the_wire(new_wire, path, protocol) -> None:
+    """On whatever path, whatever would leave before the task that needs a tenant."""
+    wire = new_wire({"task_protocol": protocol})
+    with pytest.raises(NoTenantError, match="needs an active tenant"):
+        NEEDY[path](wire)
+    assert wire.messages() == []
+
+
+@pytest.mark.parametrize("path", [name for name in NEEDY if not name.startswith(("apply_of", "unlock"))])
+def test_publish_under_a_tenant_writes_it_on_every_message(new_wire, path) -> None:
+    """The same paths, and every message of them."""
+    wire = new_wire()
+    with tenant_scope("acme"):
+        NEEDY[path](wire)
+        assert current_tenant_or_none() == "acme"
+    headers = wire.headers()
+    assert path == "apply" or headers
+    assert set(headers) <= {"v1;acme"}
+
+
+def test_registered_task_may_not_pass_inside_without_tenant(wire) -> None:
+    """Only a name that nobody here knows may, since the worker will judge it."""
+    with without_tenant(reason="a test"):
+        with pytest.raises(NoTenantError, match="without_tenant"):
+            wire.needs.delay()
+        wire.app.send_task("somewhere.else")
+        group(signature("somewhere.else", app=wire.app), wire.free.s()).delay()
+    assert wire.headers() == [None, None, None]
+
+
+def test_tenant_travels_whatever_the_task_declares(wire) -> None:
+    """A task that runs without it passes it on to what comes after."""
+    with tenant_scope("acme"):
+        wire.free.delay()
+        wire.maybe.delay()
+    wire.free.delay()
+    wire.maybe.delay()
+    assert wire.headers() == ["v1;acme", "v1;acme", None, None]
+
+
+def test_option_names_the_tenant(wire) -> None:
+    """With none active, or the same; ``None`` is not given."""
+    wire.needs.apply_async(tenant="acme")
+    wire.needs.s().set(tenant="acme").delay()
+    wire.app.send_task("needs", tenant="acme")
+    with tenant_scope("globex"):
+        wire.needs.apply_async(tenant="globex")
+        wire.needs.apply_async(tenant=None)
+    assert wire.headers() == ["v1;acme"] * 3 + ["v1;globex"] * 2
+    assert current_tenant_or_none() is None
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_option_names_the_tenant_of_a_whole_canvas(new_wire, native) -> None:
+    """Of a chord its unlock too."""
+    wire = new_wire()
+    canvases = [
+        group(wire.needs.s(), wire.needs.s()),
+        chain(wire.needs.s(), wire.needs.s()),
+        chord([wire.needs.s(), wire.needs.s()], wire.needs.s()),
+    ]
+    for canvas in canvases:
+        if native:
+            canvas.apply_async(tenant="acme")
+        else:
+            canvas.set(tenant="acme").delay()
+        headers = wire.headers()
+        assert headers
+        assert set(headers) == {"v1;acme"}
+
+
+def test_first_of_a_chain_names_the_tenant_of_what_follows(wire) -> None:
+    """It is what the others will inherit."""
+    chain(wire.needs.s().set(tenant="acme"), wire.needs.s()).delay()
+    chord([wire.needs.s().set(tenant="acme"), wire.needs.s().set(tenant="acme")], wire.needs.s()).delay()
+    assert set(wire.headers()) == {"v1;acme"}
+    with pytest.raises(NoTenantError):
+        group(wire.needs.s().set(tenant="acme"), wire.needs.s()).delay()
+    assert wire.messages() == []
+
+
+CONFLICTS = {
+    "option": lambda w: w.needs.apply_async(tenant="globex"),
+    "header": lambda w: w.needs.apply_async(headers={"tenantry": "v1;globex"}),
+    "inner_header": lambda w: w.needs.apply_async(headers={"headers": {"tenantry": "v1;globex"}}),
+    "send_task_header": lambda w: w.app.send_task("needs", headers={"tenantry": "v1;globex"}),
+    "header_of_free": lambda w: w.free.apply_async(headers={"tenantry": "v1;globex"}),
+    "member": lambda w: group(w.free.s(), w.free.s().set(tenant="globex")).delay(),
+    "member_header": lambda w: group(w.free.s(), w.free.s().set(headers={"tenantry": "v1;globex"})).delay(),
+    "tail": lambda w: chain(w.free.s(), w.free.s().set(tenant="globex")).delay(),
+    "body": lambda w: chord([w.free.s(), w.free.s()], w.free.s().set(tenant="globex")).delay(),
+    "link": lambda w: w.free.apply_async(link=w.free.s().set(tenant="globex")),
+    "link_error": lambda w: w.free.apply_async(link_error=w.free.s().set(tenant="globex")),
+    "map": lambda w: w.free.s().set(tenant="globex").type.map([1]).set(tenant="globex").delay(),
+    "apply": lambda w: w.free.apply(tenant="globex"),
+}
+
+
+@pytest.mark.parametrize("path", CONFLICTS)
+def test_another_tenant_is_a_conflict_and_puts_nothing_on_the_wire(wire, path) -> None:
+    """Named by option or header, of the whole or of a part."""
+    with tenant_scope("acme"), pytest.raises(TenantConflictError) as caught:
+        CONFLICTS[path](wire)
+    assert (caught.value.active, caught.value.requested) == ("acme", "globex")
+    assert wire.messages() == []
+
+
+def test_two_members_of_two_tenants_are_a_conflict(wire) -> None:
+    """Also where none is active: a canvas belongs to one tenant."""
+    with pytest.raises(TenantConflictError):
+        group(wire.needs.s().set(tenant="acme"), wire.needs.s().set(tenant="globex")).delay()
+    assert wire.messages() == []
+
+
+def test_header_of_the_caller_needs_an_active_tenant(wire) -> None:
+    """A request's headers that are passed on never become ours."""
+    with pytest.raises(TenantConflictError):
+        wire.needs.apply_async(headers={"tenantry": "v1;globex"})
+    with pytest.raises(TenantConflictError):
+        wire.free.apply_async(headers={"tenantry": "v1;globex"})
+    assert wire.messages() == []
+    with tenant_scope("acme"):
+        wire.needs.apply_async(headers={"tenantry": "v1;acme"})
+    assert wire.headers() == ["v1;acme"]
+
+
+@pytest.mark.parametrize("value", [None, 7, "acme", "v2;acme", "v1;acme ", b"v1;acme", ["v1;acme"]])
+def test_malformed_header_of_the_caller_is_refused(wire, value) -> None:
+    """It is no way to say nothing."""
+    with tenant_scope("acme"), pytest.raises(MalformedTenantHeaderError):
+        wire.needs.apply_async(headers={"tenantry": value})
+    assert wire.messages() == []
+
+
+@pytest.mark.parametrize("value", ["", " ", "none", "a:b", 7, b"acme"])
+def test_option_that_is_no_tenant_id_is_refused(wire, value) -> None:
+    """Before anything is published."""
+    with pytest.raises(InvalidTenantIdError):
+        wire.needs.apply_async(tenant=value)
+    assert wire.messages() == []
+
+
+def test_stamp_named_tenant_is_not_our_option(wire) -> None:
+    """Users may stamp with that word."""
+    signed = wire.needs.s()
+    signed.stamp(tenant="not ours")
+    with tenant_scope("acme"):
+        signed.delay()
+    (message,) = wire.messages()
+    assert message.headers["stamps"] == {"tenant": "not ours", "tenantry": "acme"}
+
+
+def test_message_carries_the_stamp(wire) -> None:
+    """For ``revoke_by_stamped_headers``; a stamp that others wrote does not survive."""
+    forged = wire.free.s()
+    forged.stamp(tenantry="globex", mine="1")
+    with tenant_scope("acme"):
+        wire.needs.delay()
+        forged.delay()
+    forged.delay()
+    first, second, third = wire.messages()
+    assert (first.headers["stamped_headers"], first.headers["stamps"]) == (["tenantry"], {"tenantry": "acme"})
+    assert second.headers["stamps"] == {"tenantry": "acme", "mine": "1"}
+    assert third.headers["stamps"] == {"mine": "1"}
+
+
+def test_members_that_share_a_headers_dict_each_verify(new_wire) -> None:
+    """Celery hands the same dict to all of them; the caller's stays as it was."""
+    wire, shared = new_wire(secret_keys=["old", "new"]), {"mine": "1"}
+    with tenant_scope("acme"):
+        group(wire.needs.s(), wire.needs.s(), wire.free.s()).apply_async(headers=shared)
+    assert shared == {"mine": "1"}
+    messages = wire.messages()
+    assert len(messages) == 3
+    for message in messages:
+        task_id, name = message.headers["id"], message.headers["task"]
+        found = extract(message.headers, secret_keys="new", task_id=task_id, task_name=name)
+        assert (found, message.headers["mine"]) == ("acme", "1")
+        with pytest.raises(BadTenantSignatureError):
+            extract(message.headers, secret_keys="new", task_id=task_id, task_name="another")
+        with pytest.raises(BadTenantSignatureError):
+            extract(message.headers, secret_keys="old", task_id=task_id, task_name=name)
+
+
+def test_agreeing_header_of_the_caller_is_signed_anew(new_wire) -> None:
+    """Unsigned, or signed for another message."""
+    wire = new_wire(secret_keys="k")
+    other = format_header("acme", secret_keys="k", task_id="other", task_name="needs")
+    with tenant_scope("acme"):
+        wire.needs.apply_async(headers={"tenantry": "v1;acme", "headers": {"tenantry": other}}, task_id="this")
+    (message,) = wire.messages()
+    assert extract(message.headers, secret_keys="k", task_id="this", task_name="needs") == "acme"
+    assert message.headers["headers"]["tenantry"] == message.headers["tenantry"]
+
+
+def test_publish_that_fails_leaves_the_context(wire) -> None:
+    """Whatever failed, and whoever was active."""
+
+    class Odd:
+        """Cannot be put into a message."""
+
+    for active in (None, "acme"):
+        for canvas in (wire.free.s(Odd()), chord([wire.free.s(Odd())], wire.free.s()).set(tenant="acme")):
+            scope = tenant_scope(active) if active else without_tenant(reason="a test")
+            with scope:
+                with pytest.raises(Exception, match="Odd|JSON"):
+                    canvas.delay()
+                assert current_tenant_or_none() == active
+    assert current_tenant_or_none() is None
+
+
+def test_signal_receiver_sees_the_publishers_tenant(wire) -> None:
+    """Whatever is connected to ``before_task_publish`` runs in the publisher's context."""
+    seen = []
+
+    def receive(headers=None, **_):
+        seen.append((current_tenant_or_none(), headers["tenantry"]))
+
+    signals.before_task_publish.connect(receive)
+    try:
+        with tenant_scope("acme"):
+            wire.needs.delay()
+    finally:
+        signals.before_task_publish.disconnect(receive)
+    assert seen == [("acme", "v1;acme")]
+
+
+def test_task_id_that_is_no_text_is_signed_as_its_text(new_wire) -> None:
+    """Serialisers turn a UUID into one, and the worker reads text."""
+    wire, identity = new_wire(secret_keys="k"), uuid.uuid4()
+    with tenant_scope("acme"):
+        wire.needs.apply_async(task_id=identity)
+    (message,) = wire.messages()
+    assert extract(message.headers, secret_keys="k", task_id=str(identity), task_name="needs") == "acme"
+
+
+# --- eager ---------------------------------------------------------------------------------------
+
+
+def test_eager_call_runs_under_its_tenant_and_leaves_the_callers(new_wire) -> None:
+    """As in a worker: bound, or not for a task that declares none, whatever its end."""
+    wire = new_wire({"task_always_eager": True, "task_eager_propagates": False})
+
+    @wire.app.task(name="see", shared=False, bind=True)
+    def see(self, fail=False):
+        seen = current_tenant_or_none()
+        tenant_scope("globex", switch=True).__enter__()
+        if fail:
+            raise ValueError("as asked")
+        return seen
+
+    @wire.app.task(name="unseen", shared=False, tenancy="none")
+    def unseen():
+        return current_tenant_or_none()
+
+    with tenant_scope("acme"):
+        assert see.delay().get() == "acme"
+        assert see.apply().get() == "acme"
+        assert unseen.delay().get() is None
+        assert see.delay(fail=True).state == "FAILURE"
+        assert current_tenant_or_none() == "acme"
+    assert see.apply_async(tenant="acme").get() == "acme"
+    assert unseen.delay().get() is None
+    assert current_tenant_or_none() is None
+    with pytest.raises(NoTenantError):
+        see.delay()
+
+
+def test_eager_error_that_propagates_leaves_the_callers_tenant(new_wire) -> None:
+    """And so does a retry."""
+    wire = new_wire({"task_always_eager": True, "task_eager_propagates": True})
+
+    @wire.app.task(name="again", shared=False, bind=True, max_retries=3)
+    def again(self, times=1):
+        if self.request.retries < times:
+            with tenant_scope("globex", switch=True):
+                raise self.retry(countdown=0)
+        return current_tenant_or_none()
+
+    @wire.app.task(name="fails", shared=False)
+    def fails():
+        raise ValueError("as asked")
+
+    with tenant_scope("acme"):
+        with pytest.raises(ValueError, match="as asked"):
+            fails.delay()
+        assert current_tenant_or_none() == "acme"
+        assert again.apply(throw=False).get() == "acme"
+        assert current_tenant_or_none() == "acme"
+
+
+def test_eager_chain_passes_the_tenant_through_a_none_task(new_wire) -> None:
+    """Its link is checked and run as its continuation."""
+    wire = new_wire({"task_always_eager": True})
+    seen = []
+
+    @wire.app.task(name="see", shared=False)
+    def see(*_):
+        seen.append(current_tenant_or_none())
+
+    @wire.app.task(name="unseen", shared=False, tenancy="none")
+    def unseen(*_):
+        seen.append(current_tenant_or_none())
+
+    with tenant_scope("acme"):
+        chain(see.s(), unseen.s(), see.s()).delay()
+        unseen.apply_async(link=see.s())
+    assert seen == ["acme", None, "acme", None, "acme"]
