@@ -18,10 +18,10 @@ from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
 from celery.utils.log import get_task_logger
 
 from tenantry import bind_tenant, current_tenant_or_none, tenant_scope
-from tenantry.integrations.celery import install
+from tenantry.integrations.celery import install, refuse
 
 _env = os.environ.get
-notes = redis.Redis.from_url(_env("PROBE_NOTES", "redis://127.0.0.1:1/0"), decode_responses=True)
+notes = redis.Redis.from_url(_env("PROBE_NOTES", "redis://127.0.0.1:1/0"), decode_responses=True, socket_timeout=None)
 log = get_task_logger(__name__)
 mine: ContextVar[str] = ContextVar("mine", default="unset")
 
@@ -39,6 +39,10 @@ if _env("PROBE_START_METHOD"):
     app.conf.worker_pool_start_method = _env("PROBE_START_METHOD")
 if _env("PROBE_VISIBILITY"):
     app.conf.broker_transport_options = {"visibility_timeout": int(_env("PROBE_VISIBILITY"))}
+
+if _env("PROBE_HOLD"):
+    # Seconds instead of a minute, so that a test can wait for the end.
+    refuse.HOLD_AT_MOST, refuse.PROBE_EVERY = float(_env("PROBE_HOLD")), 0.5
 
 _until = _env("PROBE_UNSIGNED_UNTIL")
 if _env("PROBE_BARE") is None:

@@ -7,9 +7,11 @@ inside it, so none of them, least of all an expiration, acts on the copy.
 from __future__ import annotations
 
 import hashlib
+import threading
+import time
 from base64 import b64decode, b64encode
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -22,6 +24,7 @@ from tenantry.ids import TenantId, ensure_tenant_id
 CONTENT_TYPE: Final = "application/x-tenantry-quarantine"
 _VERSION: Final = 1
 _SECONDS_PER_STEP: Final = 4.0
+_IDLE_AT_MOST: Final = 30.0
 
 #: What brokers and transports add when they deliver a message again; twins differ in these.
 _ADDED_ON_DELIVERY: Final = frozenset({
@@ -165,7 +168,7 @@ _AS_STORED: Final = tuple(
 @contextmanager
 def connected(app: Any) -> Iterator[Any]:
     """Open a connection of our own, with a few seconds of patience, whose publishes are confirmed."""
-    connection = app.connection_for_write(connect_timeout=_SECONDS_PER_STEP, transport_options=_options(app))
+    connection = app.connection_for_write(connect_timeout=_SECONDS_PER_STEP, heartbeat=0, transport_options=_options(app))
     try:
         # Not .ensure_connection(), nor what calls it: that retries for minutes.
         connection.connect()
@@ -196,11 +199,57 @@ def put(app: Any, name: str, entry: QuarantinedMessage) -> int | None:
     Raises:
         Exception: Whatever the broker's client raises; the entry is not known to be stored then.
     """
-    with connected(app) as connection:
-        channel = connection.channel()
-        queue = declared(name, channel)
-        publish(channel, encode(entry), "", name, content_type=CONTENT_TYPE, content_encoding="utf-8")
-        return _depth(queue)
+    line = Line(app)
+    try:
+        return line.put(name, entry)
+    finally:
+        line.close()
+
+
+class Line:
+    """A worker's connection to the quarantine. Kept open while messages are refused in quick succession."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+        self._lock = threading.Lock()
+        self._open: ExitStack | None = None
+        self._channel: Any = None
+        self._used = 0.0
+
+    def put(self, name: str, entry: QuarantinedMessage) -> int | None:
+        """Store an entry, once more on a new connection where the old one has died meanwhile."""
+        with self._lock:
+            if time.monotonic() - self._used > _IDLE_AT_MOST:
+                self.close()
+            reused = self._open is not None
+            try:
+                return self._put(name, entry)
+            except Exception:
+                self.close()
+                if not reused:
+                    raise
+            try:
+                return self._put(name, entry)
+            except Exception:
+                self.close()
+                raise
+
+    def _put(self, name: str, entry: QuarantinedMessage) -> int | None:
+        if self._open is None:
+            self._open = ExitStack()
+            self._channel = self._open.enter_context(connected(self._app)).channel()
+        queue = declared(name, self._channel)
+        publish(self._channel, encode(entry), "", name, content_type=CONTENT_TYPE, content_encoding="utf-8")
+        depth = _depth(queue)
+        self._used = time.monotonic()
+        return depth
+
+    def close(self) -> None:
+        """Close the connection; the next entry opens another."""
+        opened, self._open, self._channel = self._open, None, None
+        if opened is not None:
+            with suppress(Exception):
+                opened.close()
 
 
 def publish(channel: Any, body: bytes, exchange: str, routing_key: str, **properties: Any) -> None:

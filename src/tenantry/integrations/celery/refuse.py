@@ -79,6 +79,7 @@ class Keeper:
     def __init__(self, app: Any, consumer: Any) -> None:
         self._app = app
         self._consumer = consumer
+        self._line = keep.Line(app)
         self._unreachable = False
         self._paused: set[str] = set()
 
@@ -91,7 +92,7 @@ class Keeper:
 
     def _keep(self, refused: Refused) -> bool:
         try:
-            depth = keep.put(self._app, refused.edge.quarantine, refused.entry)
+            depth = self._line.put(refused.edge.quarantine, refused.entry)
         except Exception as problem:  # noqa: BLE001 - out of reach for whatever reason: the message is held
             self._unreachable = True
             _log.error(
