@@ -26,10 +26,15 @@ quarantine_app = typer.Typer(
 )
 
 AppOption = Annotated[
-    str, typer.Option("--app", "-A", metavar="MODULE:ATTRIBUTE", help="The Celery application.", show_default=False)
+    str,
+    typer.Option(
+        "--app", "-A", metavar="MODULE:ATTRIBUTE", help="The Celery application.", show_default=False
+    ),
 ]
 IdArgument = Annotated[str, typer.Argument(metavar="ID", help="The entry's id.", show_default=False)]
-JsonOption = Annotated[bool, typer.Option("--json", help="Write entries as JSON, one a line, bodies in base64.")]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Write entries as JSON, one a line, bodies in base64.")
+]
 
 
 @quarantine_app.command("list")

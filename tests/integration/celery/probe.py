@@ -21,7 +21,9 @@ from tenantry import bind_tenant, current_tenant_or_none, tenant_scope
 from tenantry.integrations.celery import install, refuse
 
 _env = os.environ.get
-notes = redis.Redis.from_url(_env("PROBE_NOTES", "redis://127.0.0.1:1/0"), decode_responses=True, socket_timeout=None)
+notes = redis.Redis.from_url(
+    _env("PROBE_NOTES", "redis://127.0.0.1:1/0"), decode_responses=True, socket_timeout=None
+)
 log = get_task_logger(__name__)
 mine: ContextVar[str] = ContextVar("mine", default="unset")
 

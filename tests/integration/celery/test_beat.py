@@ -12,7 +12,7 @@ import pytest
 from tests import services
 
 ROOT = Path(__file__).parents[3]
-APP = '''
+APP = """
 import os
 from celery import Celery
 from tenantry import current_tenant_or_none
@@ -46,7 +46,7 @@ if os.environ["BAD"] == "1":
     @app.on_after_finalize.connect
     def add(sender, **_):
         sender.add_periodic_task(60.0, needs.s(), name="added")
-'''
+"""
 
 
 @pytest.fixture
@@ -58,18 +58,21 @@ def run(tmp_path, redis_url):
     env["PYTHONPATH"] = os.pathsep.join([str(tmp_path), str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])
 
     def start(*words: str, bad: bool):
-        log = (tmp_path / "log").open("wb")
-        return subprocess.Popen(
-            [sys.executable, "-m", "celery", "-A", "beaten", *words],
-            stdout=log, stderr=log, cwd=tmp_path, env={**env, "BAD": "1" if bad else "0"}, start_new_session=True,
-        )  # fmt: skip
+        command = [sys.executable, "-m", "celery", "-A", "beaten", *words]
+        settings = {**env, "BAD": "1" if bad else "0"}
+        with (tmp_path / "log").open("ab") as log:
+            return subprocess.Popen(
+                command, stdout=log, stderr=log, cwd=tmp_path, env=settings, start_new_session=True
+            )
 
     start.log = lambda: (tmp_path / "log").read_text()
     start.queue = queue
     return start
 
 
-@pytest.mark.parametrize("words", [("beat", "-s", "schedule.db"), ("worker", "-B", "-c", "1", "-s", "schedule.db")])
+@pytest.mark.parametrize(
+    "words", [("beat", "-s", "schedule.db"), ("worker", "-B", "-c", "1", "-s", "schedule.db")]
+)
 def test_schedule_with_entries_that_name_no_tenant_ends_beat(run, words) -> None:
     """Exit status 1, and every such entry is named; an embedded beat takes its worker along."""
     process = run(*words, bad=True)
@@ -85,13 +88,17 @@ def test_schedule_with_entries_that_name_no_tenant_ends_beat(run, words) -> None
     assert " ready." not in log
 
 
-@pytest.mark.parametrize("words", [("beat", "-s", "schedule.db"), ("worker", "-B", "-c", "1", "-s", "schedule.db")])
+@pytest.mark.parametrize(
+    "words", [("beat", "-s", "schedule.db"), ("worker", "-B", "-c", "1", "-s", "schedule.db")]
+)
 def test_entry_that_names_a_tenant_is_published_under_it(run, words, redis_url) -> None:
     """Signed like any other message, and run."""
     import redis
 
     with redis.Redis.from_url(redis_url, decode_responses=True, socket_timeout=None) as client:
-        processes = [run(*words, "-l", "INFO", *(("-Q", run.queue) if words[0] == "worker" else ()), bad=False)]
+        processes = [
+            run(*words, "-l", "INFO", *(("-Q", run.queue) if words[0] == "worker" else ()), bad=False)
+        ]
         if words[0] == "beat":
             processes.append(run("worker", "-c", "1", "-Q", run.queue, bad=False))
         try:

@@ -51,7 +51,9 @@ MORE = [(b, p) for b in ("redis_url", "rabbitmq_url") for p in ("threads", "geve
 def held(request, new_rig) -> Iterator:
     """A rig with a worker whose quarantine is out of reach, and which gives up soon."""
     broker, pool = request.param
-    rig = new_rig(broker=request.getfixturevalue(broker), PROBE_HOLD=str(getattr(request.function, "hold", 3)))
+    rig = new_rig(
+        broker=request.getfixturevalue(broker), PROBE_HOLD=str(getattr(request.function, "hold", 3))
+    )
     rig.obstacle = Obstacle(rig)
     rig.obstacle.put()
     with rig.worker(pool=pool, concurrency=2) as worker:

@@ -16,7 +16,9 @@ class Wire:
 
     def __init__(self, **options) -> None:
         self.queue = f"wire-{uuid.uuid4().hex}"
-        self.app = Celery(f"wire_{self.queue}", broker="memory://", backend=options.pop("backend", "cache+memory://"))
+        self.app = Celery(
+            f"wire_{self.queue}", broker="memory://", backend=options.pop("backend", "cache+memory://")
+        )
         self.app.conf.update(task_default_queue=self.queue, result_chord_retry_interval=0.1, **options)
 
         @self.app.task(name="needs", shared=False)

@@ -242,7 +242,9 @@ def test_proxy_of_an_application_is_unwrapped(app) -> None:
 def test_unpickled_copy_is_installed_with_the_same_options(app) -> None:
     """As a spawned pool process receives it."""
     until = datetime(2030, 1, 1, tzinfo=UTC)
-    install(app, secret_keys=["old", "new"], accept_unsigned_until=until, quarantine="kept", quarantine_alarm=5)
+    install(
+        app, secret_keys=["old", "new"], accept_unsigned_until=until, quarantine="kept", quarantine_alarm=5
+    )
     copy = pickle.loads(pickle.dumps(app))
     assert quarantine(copy)._edge == quarantine(app)._edge
     with pytest.raises(NoTenantError):

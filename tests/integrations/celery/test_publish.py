@@ -251,7 +251,9 @@ def test_agreeing_header_of_the_caller_is_signed_anew(new_wire) -> None:
     wire = new_wire(secret_keys="k")
     other = format_header("acme", secret_keys="k", task_id="other", task_name="needs")
     with tenant_scope("acme"):
-        wire.needs.apply_async(headers={"tenantry": "v1;acme", "headers": {"tenantry": other}}, task_id="this")
+        wire.needs.apply_async(
+            headers={"tenantry": "v1;acme", "headers": {"tenantry": other}}, task_id="this"
+        )
     (message,) = wire.messages()
     assert extract(message.headers, secret_keys="k", task_id="this", task_name="needs") == "acme"
     assert message.headers["headers"]["tenantry"] == message.headers["tenantry"]

@@ -86,7 +86,11 @@ def test_replay_sends_the_same_bytes_under_the_named_tenant(wire) -> None:
     """Same id and route; no expiration, no compression, a new header, no twins left."""
     body = b'[["x"],   {}, {}]'
     headers = {"compression": "application/x-gzip", "expires": "2020-01-01T00:00:00+00:00"}
-    headers |= {"headers": {"tenantry": "v1;globex"}, "stamped_headers": ["tenantry"], "stamps": {"tenantry": "x"}}
+    headers |= {
+        "headers": {"tenantry": "v1;globex"},
+        "stamped_headers": ["tenantry"],
+        "stamps": {"tenantry": "x"},
+    }
     entry = kept(wire, tenant=None, body=body, headers=headers)
     kept(wire, tenant=None, body=body, headers={**headers, "redelivered": True})
     other = kept(wire, "t2")
@@ -125,7 +129,9 @@ def test_replay_signs_for_this_message(wire) -> None:
     quarantine(wire.app).replay(entry.id, tenant_id="acme")
     (message,) = wire.messages()
     assert extract(message.headers, secret_keys="new", task_id="t1", task_name="needs") == "acme"
-    assert message.headers["tenantry"] == format_header("acme", secret_keys="new", task_id="t1", task_name="needs")
+    assert message.headers["tenantry"] == format_header(
+        "acme", secret_keys="new", task_id="t1", task_name="needs"
+    )
 
 
 def test_replay_needs_a_tenant_by_name(wire) -> None:
@@ -212,14 +218,31 @@ def test_twins_have_one_name_and_others_have_not() -> None:
     """Same id, body and headers, whatever the broker adds when it delivers again."""
     name = keep._name_of("t", b"body", {"a": 1})
     assert name == keep._name_of("t", b"body", {"a": 1, "redelivered": True, "x-death": [1]})
-    others = [("u", b"body", {"a": 1}), ("t", b"bodz", {"a": 1}), ("t", b"body", {"a": 2}), ("t", b"body", {})]
+    others = [
+        ("u", b"body", {"a": 1}),
+        ("t", b"bodz", {"a": 1}),
+        ("t", b"body", {"a": 2}),
+        ("t", b"body", {}),
+    ]
     assert name not in {keep._name_of(*other) for other in others}
 
 
 def test_headers_that_json_cannot_hold_are_kept_as_text() -> None:
     """Keeping never fails for the sake of a header."""
     entry = keep.QuarantinedMessage(
-        "i", "t", "n", None, "r", "w", datetime.now(UTC), b"b", None, None, {"odd": {1, 2}, "raw": b"\xff"}, {}, {}
+        "i",
+        "t",
+        "n",
+        None,
+        "r",
+        "w",
+        datetime.now(UTC),
+        b"b",
+        None,
+        None,
+        {"odd": {1, 2}, "raw": b"\xff"},
+        {},
+        {},
     )
     found = keep.decode(keep.encode(entry))
     assert found.body == b"b"

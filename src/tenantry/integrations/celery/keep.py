@@ -168,7 +168,9 @@ _AS_STORED: Final = tuple(
 @contextmanager
 def connected(app: Any) -> Iterator[Any]:
     """Open a connection of our own, with a few seconds of patience, whose publishes are confirmed."""
-    connection = app.connection_for_write(connect_timeout=_SECONDS_PER_STEP, heartbeat=0, transport_options=_options(app))
+    connection = app.connection_for_write(
+        connect_timeout=_SECONDS_PER_STEP, heartbeat=0, transport_options=_options(app)
+    )
     try:
         # Not .ensure_connection(), nor what calls it: that retries for minutes.
         connection.connect()
