@@ -7,6 +7,7 @@ remembers its tenant.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from tenantry.context import current_tenant_or_none, require_tenant, unit_of_work
@@ -31,7 +32,12 @@ __all__ = [
 class CallSite(Seat):
     """Judges a call before redis-py does anything about it."""
 
+    _tenantry_execute: Callable[..., Any]
+
     def _tenantry_judge(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Return the arguments to go on with, or raise; those that could still change are frozen."""
+        if self._tenantry.quick.is_own(args) and self._tenantry.is_utf8:
+            return args
         encode = self._tenantry.encode
         args = frozen(args, encode)
         enforce(encode_all(args, encode), self._tenantry.declared)
@@ -42,7 +48,7 @@ class ClientSeat(CallSite):
     """A client, sync or asyncio, on one server or a cluster."""
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
-        return self._tenantry_base().execute_command(*self._tenantry_judge(args), **options)
+        return self._tenantry_execute(*self._tenantry_judge(args), **options)
 
     def pipeline(self, *args: Any, **kwargs: Any) -> Any:
         return self._tenantry.adopt(self._tenantry_base().pipeline(*args, **kwargs))
@@ -81,10 +87,13 @@ class PipelineTenant(CallSite):
     _tenantry_owner: str | None = None
 
     def _tenantry_claim(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        args = self._tenantry_judge(args)
         active = current_tenant_or_none()
-        if active is None or not binds(encode_all(args, self._tenantry.encode), self._tenantry.declared):
-            return args
+        if active is None:
+            return self._tenantry_judge(args)
+        if not (self._tenantry.is_utf8 and self._tenantry.quick.is_own(args)):
+            args = self._tenantry_judge(args)
+            if not binds(encode_all(args, self._tenantry.encode), self._tenantry.declared):
+                return args
         if self._tenantry_owner not in (None, active):
             raise other_tenant(_name(args), active, "pipeline")
         self._tenantry_owner = active
@@ -120,7 +129,7 @@ class PipelineSeat(PipelineMemory):
     """A sync pipeline on one server."""
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
-        return self._tenantry_base().execute_command(*self._tenantry_claim(args), **options)
+        return self._tenantry_execute(*self._tenantry_claim(args), **options)
 
 
 class AsyncPipelineMemory(PipelineTenant):
@@ -141,7 +150,7 @@ class AsyncPipelineSeat(AsyncPipelineMemory):
     """An asyncio pipeline on one server."""
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
-        return self._tenantry_base().execute_command(*self._tenantry_claim(args), **options)
+        return self._tenantry_execute(*self._tenantry_claim(args), **options)
 
 
 # --- pub/sub -------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from typing import Any
 import redis.asyncio.cluster
 import redis.asyncio.connection
 import redis.cluster
+
 from tenantry.context import current_tenant_or_none
 from tenantry.integrations.redis.clients import (
     AsyncPipelineMemory,

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Any, cast
 
 import redis.asyncio.connection
 import redis.connection
 from redis.connection import CacheProxyConnection
+
 from tenantry.integrations.redis.encoding import Encode, encode_all, encoder, frozen, utf8
 from tenantry.integrations.redis.packing import GuardedPacker, Window, enforce, this_task, this_thread
 from tenantry.integrations.redis.seats import Policy, Seat, policy_of
 
 __all__ = ["async_connection_seat", "seat_connection", "seat_pool"]
-
-_HIREDIS_PACKER: type | None = getattr(redis.connection, "HiredisRespSerializer", None)
 
 
 def _is_stock(kind: type, method: str) -> bool:
@@ -82,15 +82,10 @@ class CacheProxySeat(Seat):
         return self._tenantry_base().register_connect_callback(callback)
 
 
-def _encode_like(packer: object, connection: Any) -> Encode:
-    if _HIREDIS_PACKER is not None and type(packer) is _HIREDIS_PACKER:
-        return utf8
-    return encoder(connection.encoder.encoding, connection.encoder.encoding_errors)
-
-
 def _seat_sync(connection: Any, policy: Policy) -> Any:
+    encoding = connection.encoder.encoding, connection.encoder.encoding_errors
     inner = connection._command_packer
-    connection._command_packer = GuardedPacker(inner, _encode_like(inner, connection), policy.declared)
+    connection._command_packer = GuardedPacker(inner, encoding, policy.quick, policy.declared)
     own = not _is_stock(type(connection), "connect")
     return policy.seat(connection, OwnConnectSeat if own else SyncConnectionSeat)
 
@@ -102,19 +97,26 @@ class AsyncConnectionSeat(Seat):
     """A connection that judges what it packs."""
 
     _tenantry_window: Window
+    _tenantry_encode: Encode
+    _tenantry_pack: Callable[..., Any]
     encoder: Any
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._tenantry_base().__init__(*args, **kwargs)
+        self._tenantry_begin()
+
+    def _tenantry_begin(self) -> None:
         self._tenantry_window = Window()
+        self._tenantry_encode = encoder(self.encoder.encoding, self.encoder.encoding_errors)
 
     def pack_command(self, *args: Any) -> Any:
-        window = self._tenantry_window
-        if not window.is_closed and window.is_open_for(this_task()):
-            return self._tenantry_base().pack_command(*args)
-        argv = encode_all(args, encoder(self.encoder.encoding, self.encoder.encoding_errors))
+        if self._tenantry.quick.is_own(args) and self._tenantry_encode is utf8:
+            return self._tenantry_pack(*args)
+        if self._tenantry_window.is_open_for(this_task()):
+            return self._tenantry_pack(*args)
+        argv = encode_all(args, self._tenantry_encode)
         enforce(argv, self._tenantry.declared)
-        return self._tenantry_base().pack_command(*argv)
+        return self._tenantry_pack(*argv)
 
     def connect_check_health(self, *args: Any, **kwargs: Any) -> Any:
         inner = self._tenantry_base().connect_check_health(*args, **kwargs)
@@ -161,9 +163,9 @@ def seat_connection(connection: Any, policy: Policy) -> Any:
     if isinstance(connection, redis.connection.AbstractConnection):
         return _seat_sync(connection, policy)
     if isinstance(connection, redis.asyncio.connection.AbstractConnection):
-        policy.seat(connection, async_connection_seat(type(connection)))
-        connection._tenantry_window = Window()  # type: ignore[attr-defined]
-        return connection
+        seated = policy.seat(connection, async_connection_seat(type(connection)))
+        seated._tenantry_begin()
+        return seated
     raise TypeError(f"{type(connection).__name__} is no connection of redis-py's, so it cannot be guarded")
 
 

@@ -7,6 +7,7 @@ what comes out is handed to either packer as ``bytes``, which both send unchange
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -26,6 +27,8 @@ def utf8(text: str) -> bytes:
 
 def encoder(encoding: str, errors: str) -> Encode:
     """Encode as a client with that encoding does, whatever a subclass of ``str`` would rather do."""
+    if codecs.lookup(encoding).name == "utf-8" and errors == "strict":
+        return utf8
     return lambda text: str.encode(text, encoding, errors)
 
 

@@ -12,6 +12,7 @@ import redis.asyncio.client
 import redis.asyncio.cluster
 import redis.client
 import redis.cluster
+
 from tenantry.integrations.redis.clients import (
     AsyncPipelineSeat,
     AsyncPubSubSeat,
@@ -124,7 +125,7 @@ def _put_in_place(client: Any, policy: Policy) -> None:
         if client.connection is not None:
             seat_connection(client.connection, policy)
     for maker in makers:
-        policy.encode = prove(maker)
+        policy.encodes_with(prove(maker))
     policy.adopt(client)
     for earlier in _holders(shared):
         policy.adopt(earlier)

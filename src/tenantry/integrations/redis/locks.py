@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import redis.asyncio.lock
 import redis.lock
+
 from tenantry.context import current_tenant_or_none
 from tenantry.integrations.redis.encoding import encode_all
 from tenantry.integrations.redis.packing import enforce

@@ -9,18 +9,28 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Protocol
 
-from tenantry.context import current_tenant_or_none, require_tenant
-from tenantry.integrations.redis.encoding import Encode, encode_all
+import redis.connection
+from redis.utils import HIREDIS_AVAILABLE
+
+from tenantry.context import current_tenant_or_none, get_state, require_tenant
+from tenantry.integrations.redis.encoding import Encode, encode_all, encoder, utf8
+from tenantry.integrations.redis.quick import Quick
+from tenantry.integrations.redis.rules import Argv, Rule
 from tenantry.integrations.redis.verdict import refuse, verdict
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from tenantry.integrations.redis.rules import Argv, Rule
+from tenantry.keys import tenant_prefix
 
 __all__ = ["GuardedPacker", "Window", "enforce", "is_connecting", "this_task", "this_thread"]
+
+_HIREDIS_PACKER: type | None = None
+_pack_hiredis: Callable[[tuple[Any, ...]], bytes] | None = None
+if HIREDIS_AVAILABLE:
+    import hiredis
+
+    _HIREDIS_PACKER = redis.connection.HiredisRespSerializer
+    _pack_hiredis = hiredis.pack_command
 
 
 class Packer(Protocol):
@@ -59,31 +69,99 @@ def this_task() -> object:
 class Window:
     """The time between ``connect()`` and the end of its callbacks, in which the client talks for itself.
 
-    It is open for the thread or task that connects, and for nobody else who holds the connection.
+    It is open for the thread or task that connects (``holder``), and for nobody else who holds the
+    connection.
     """
 
-    __slots__ = ("_holder",)
+    __slots__ = ("holder",)
 
     def __init__(self) -> None:
-        self._holder: object = None
+        self.holder: object = None
 
     def open_for(self, holder: object) -> object:
         """Open it; the return value goes to ``leave``."""
-        before, self._holder = self._holder, holder
+        before, self.holder = self.holder, holder
         return before
 
     def leave(self, before: object) -> None:
         """Restore what ``open_for`` found: connecting nests."""
-        self._holder = before
+        self.holder = before
 
     def is_open_for(self, holder: object) -> bool:
         """Whether that thread or task is connecting."""
-        return self._holder is not None and self._holder == holder
+        return self.holder is not None and self.holder == holder
 
-    @property
-    def is_closed(self) -> bool:
-        """Whether nobody is connecting."""
-        return self._holder is None
+
+class GuardedPacker:
+    """Stands in the place of a sync connection's packer; ``pack`` judges and packs a command."""
+
+    __slots__ = ("encode", "inner", "pack", "window")
+
+    def __init__(
+        self, inner: Packer, encoding: tuple[str, str], quick: Quick, declared: Mapping[str, Rule]
+    ) -> None:
+        is_hiredis = _HIREDIS_PACKER is not None and type(inner) is _HIREDIS_PACKER
+        self.inner: Final = inner
+        self.encode: Final = utf8 if is_hiredis else encoder(*encoding)
+        self.window: Final = Window()
+        careful = _careful_pack(self, declared)
+        self.pack: Final = _choose(inner, is_hiredis and _pack_hiredis, quick, careful, self.encode)
+
+
+Pack = Callable[..., Any]
+
+
+def _choose(inner: Packer, hiredis_pack: Any, quick: Quick, careful: Pack, encode: Encode) -> Pack:
+    if hiredis_pack:
+        return _hiredis_pack(hiredis_pack, quick, careful)
+    return _quick_pack(inner.pack, quick, careful) if encode is utf8 else careful
+
+
+def _careful_pack(packer: GuardedPacker, declared: Mapping[str, Rule]) -> Pack:
+    """Encode everything, judge the bytes, and pack those very bytes."""
+    window, encode, pack_inner = packer.window, packer.encode, packer.inner.pack
+
+    def pack(*args: Any) -> Any:
+        if window.is_open_for(this_thread()):
+            return pack_inner(*args)
+        argv = encode_all(args, encode)
+        enforce(argv, declared)
+        return pack_inner(*argv)
+
+    return pack
+
+
+def _quick_pack(pack_inner: Pack, quick: Quick, careful: Pack) -> Pack:
+    def pack(*args: Any) -> Any:
+        return pack_inner(*args) if quick.is_own(args) else careful(*args)
+
+    return pack
+
+
+def _hiredis_pack(pack_command: Callable[[tuple[Any, ...]], bytes], quick: Quick, careful: Pack) -> Pack:
+    """Pack with hiredis itself: redis-py's own splitting and generator cost more than the judging.
+
+    It packs the underlying value of a ``str`` or ``bytes`` subclass and raises ``TypeError`` for every
+    type that redis-py's packer would have to convert first; those take the careful way.
+    """
+    only, is_own = quick.only, quick.is_own
+
+    def pack(*args: Any) -> Any:
+        if not args or type(name := args[0]) is not str:
+            return careful(*args)
+        at = only.get(name)
+        if at is None:
+            own = is_own(args)
+        else:
+            tenant = get_state().tenant_id
+            key = args[at] if at < len(args) else None
+            own = type(key) is str and tenant is not None and key.startswith(tenant_prefix(tenant))
+        try:
+            return [pack_command(args)] if own else careful(*args)
+        except TypeError:
+            return careful(*args)
+
+    return pack
 
 
 def is_connecting(connection: Any) -> bool:
@@ -93,23 +171,3 @@ def is_connecting(connection: Any) -> bool:
         return packer.window.is_open_for(this_thread())
     window = getattr(connection, "_tenantry_window", None)
     return isinstance(window, Window) and window.is_open_for(this_task())
-
-
-class GuardedPacker:
-    """Stands in the place of a sync connection's packer."""
-
-    __slots__ = ("_declared", "encode", "inner", "window")
-
-    def __init__(self, inner: Packer, encode: Encode, declared: Mapping[str, Rule]) -> None:
-        self.inner: Final = inner
-        self.window: Final = Window()
-        self.encode: Final = encode
-        self._declared: Final = declared
-
-    def pack(self, *args: Any) -> list[bytes]:
-        """Judge a command and pack it."""
-        if not self.window.is_closed and self.window.is_open_for(this_thread()):
-            return self.inner.pack(*args)
-        argv = encode_all(args, self.encode)
-        enforce(argv, self._declared)
-        return self.inner.pack(*argv)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from redis.connection import CacheProxyConnection
+
 from tenantry.errors import NoTenantError, UnknownCommandError
 from tenantry.integrations.redis.encoding import Encode, encoder
 from tenantry.integrations.redis.packing import GuardedPacker

@@ -14,7 +14,17 @@ from typing import Final, Literal, NamedTuple
 
 from tenantry.integrations.redis._commands import COMMANDS
 
-__all__ = ["RULES", "Argv", "Claim", "Declaration", "Rule", "Unreadable", "declare", "find_rule"]
+__all__ = [
+    "PLAIN_SPECS",
+    "RULES",
+    "Argv",
+    "Claim",
+    "Declaration",
+    "Rule",
+    "Unreadable",
+    "declare",
+    "find_rule",
+]
 
 Argv = Sequence[bytes]
 Kind = Literal["key", "pattern", "channel"]
@@ -269,7 +279,17 @@ def _rules() -> dict[str, Rule]:
 
 
 RULES: Final[Mapping[str, Rule]] = _rules()
+# Commands of one word for which the table says it all.
+PLAIN_SPECS: Final[Mapping[str, str]] = {
+    name: spec
+    for name, spec in COMMANDS.items()
+    if " " not in name
+    and "&" not in spec
+    and all(map(_READABLE.fullmatch, spec.split() or ["-"]))
+    and name not in {rule.name for rule in _BY_HAND}
+}
 _CONTAINERS: Final = frozenset(name.split()[0] for name in RULES if " " in name)
+_AS_SENT: Final = {name.encode(): rule for name, rule in RULES.items() if name.split()[0] not in _CONTAINERS}
 
 
 def find_rule(argv: Argv, declared: Mapping[str, Rule]) -> tuple[str, Rule | None]:
@@ -278,6 +298,8 @@ def find_rule(argv: Argv, declared: Mapping[str, Rule]) -> tuple[str, Rule | Non
     Names are matched as servers do, without regard to the case of ASCII letters. A first argument that
     still holds white space was not split by the packer, so no server would take it for a command.
     """
+    if not declared and argv and (known := _AS_SENT.get(argv[0])) is not None:
+        return known.name, known
     name = _upper(argv[0]) if argv else ""
     if name.split() != [name]:
         return name, None

@@ -13,17 +13,23 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from tenantry.context import current_tenant_or_none, unit_of_work
 from tenantry.errors import CrossTenantError
-from tenantry.integrations.redis.encoding import Encode, utf8
+from tenantry.integrations.redis.encoding import utf8
+from tenantry.integrations.redis.quick import Quick
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from tenantry.integrations.redis.rules import Rule
+    from tenantry.integrations.redis.encoding import Encode
+
+from tenantry.integrations.redis.rules import Rule
 
 __all__ = ["Policy", "Seat", "acting_for", "policy_of"]
 
 
 _NOT_COPIED: Final = frozenset(("__module__", "__doc__", "__dict__", "__weakref__", "__annotations__"))
+
+
+_BASES: Final = {"execute_command": "_tenantry_execute", "pack_command": "_tenantry_pack"}
 
 
 class Adopt(Protocol):
@@ -49,19 +55,27 @@ class Seat:
 class Policy:
     """What all guarded objects of one client share: the declared commands, and their classes.
 
-    ``encode`` is how its connections encode text; ``guard`` sets it when it has looked at one.
+    ``encode`` is how its connections encode text, once ``guard`` has looked at one.
     """
 
     def __init__(self, adopt: Adopt) -> None:
         self.declared: Final[dict[str, Rule]] = {}
         self.encode: Encode = utf8
+        self.is_utf8 = True
+        self.quick: Final = Quick()
         self._adopt: Final = adopt
         self._classes: Final[dict[tuple[type, type[Seat]], type]] = {}
         self._lock: Final = threading.Lock()
 
+    def encodes_with(self, encode: Encode) -> None:
+        """Judge calls by the bytes that its connections will make of their text."""
+        self.encode = encode
+        self.is_utf8 = encode is utf8
+
     def declare(self, rules: Mapping[str, Rule]) -> None:
         """Add the rules of the option ``commands=``."""
         self.declared.update(rules)
+        self.quick.declare(rules)
 
     def seat(self, target: Any, seat: type[Seat]) -> Any:
         """Exchange the class of ``target`` for its guarded subclass."""
@@ -80,6 +94,8 @@ class Policy:
         body: dict[str, Any] = {"__slots__": (), "__module__": base.__module__, "__doc__": base.__doc__}
         for part in reversed(seat.__mro__[:-1]):
             body |= {name: value for name, value in vars(part).items() if name not in _NOT_COPIED}
+        for name in body.keys() & _BASES.keys():  # what is called for every command, without super()
+            body[_BASES[name]] = getattr(base, name)
         guarded = type(base.__name__, (base,), {**body, "_tenantry": self})
         guarded._tenantry_seat = guarded  # type: ignore[attr-defined]
         return guarded

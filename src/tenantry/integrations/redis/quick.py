@@ -1,0 +1,96 @@
+"""The quick way to *yes*: commands spelled as redis-py spells them, whose keys are plain text.
+
+Nearly every command is one of these, and for them the arguments need not be encoded to be judged: a
+``str`` of exactly that type starts with the tenant's prefix if and only if its UTF-8 does. What is not
+certain here is no refusal; it goes to the verdict.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from tenantry.context import get_state
+from tenantry.integrations.redis.rules import PLAIN_SPECS, Rule
+from tenantry.keys import tenant_prefix
+
+__all__ = ["Quick"]
+
+
+def _slice(word: str) -> slice:
+    """``1:-1:2`` of the table, where the last position counts, as a slice of the arguments."""
+    numbers = [int(number) for number in word.split(":")]
+    first, last = numbers[0], numbers[1] if len(numbers) > 1 else numbers[0]
+    return slice(first, last + 1 or None, numbers[2] if len(numbers) > 2 else 1)
+
+
+def _counted(spec: str) -> tuple[tuple[slice, ...], int, int]:
+    before, _, counted = spec.partition("#")
+    at, _, step = counted.partition(":")
+    return tuple(map(_slice, before.split())), int(at), int(step or 1)
+
+
+_ONLY: Final = {name: int(spec) for name, spec in PLAIN_SPECS.items() if spec.isdigit()}
+_SPANS: Final = {
+    name: tuple(map(_slice, spec.split()))
+    for name, spec in PLAIN_SPECS.items()
+    if "#" not in spec and name not in _ONLY
+}
+_COUNTED: Final = {name: _counted(spec) for name, spec in PLAIN_SPECS.items() if "#" in spec}
+
+
+class Quick:
+    """What one policy can say *yes* to without encoding.
+
+    Attributes:
+        only: Commands with one key and nothing else to judge, to its position.
+    """
+
+    __slots__ = ("_counted", "_spans", "only")
+
+    def __init__(self) -> None:
+        self.only: Final = dict(_ONLY)
+        self._spans: Final = dict(_SPANS)
+        self._counted: Final = dict(_COUNTED)
+
+    def declare(self, rules: Mapping[str, Rule]) -> None:
+        """Leave to the verdict what was declared, unless that is a single key."""
+        for name, rule in rules.items():
+            for known in (self.only, self._spans, self._counted):
+                known.pop(name.split()[0], None)
+            if rule.only and " " not in name:
+                self.only[name] = rule.only
+
+    def is_own(self, args: tuple[Any, ...]) -> bool:
+        """Whether the command certainly keeps to keys of the active tenant."""
+        tenant = get_state().tenant_id
+        if tenant is None or not args or type(name := args[0]) is not str:
+            return False
+        at = self.only.get(name)
+        if at is not None:
+            return at < len(args) and type(key := args[at]) is str and key.startswith(tenant_prefix(tenant))
+        spans = self._spans.get(name)
+        if spans is not None:
+            prefix = tenant_prefix(tenant)
+            return all(_owns(args[span], prefix) for span in spans)
+        counted = self._counted.get(name)
+        return counted is not None and _owns_counted(args, counted, tenant_prefix(tenant))
+
+
+def _owns(keys: Iterable[Any], prefix: str) -> bool:
+    found = False
+    for key in keys:
+        if type(key) is not str or not key.startswith(prefix):
+            return False
+        found = True
+    return found
+
+
+def _owns_counted(args: tuple[Any, ...], counted: tuple[tuple[slice, ...], int, int], prefix: str) -> bool:
+    spans, at, step = counted
+    number = args[at] if at < len(args) else None
+    if type(number) is not int or number < 1 or at + number * step >= len(args):
+        return False
+    return _owns(args[at + 1 : at + 1 + number * step : step], prefix) and all(
+        _owns(args[span], prefix) for span in spans
+    )
