@@ -7,18 +7,22 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import uuid
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
 import redis.asyncio
 from redis.backoff import NoBackoff
+from redis.cache import CacheConfig
 from redis.retry import Retry
 
-from tenantry.errors import InvalidTenantIdError
-from tenantry.integrations.redis.acl import acl_rules, service_acl_rules
+from tenantry import tenant_scope
+from tenantry.errors import InvalidTenantIdError, TenancyError
+from tenantry.integrations.redis import acl_rules, guard, service_acl_rules
 from tests import services
 
 BINARIES: dict[str, Callable[[], str]] = {
@@ -497,3 +501,82 @@ def test_service_acl_serves_pubsub(acl: Acl) -> None:
     assert acl.allows("SUBSCRIBE", "__keyspace@0__:acme:1", name="fleet")
     assert not acl.allows("SUBSCRIBE", "news", name="fleet")
     assert not acl.allows("PSUBSCRIBE", "acme:*", name="fleet")
+
+
+# --- what the guard passes and the rules deny: a test per row of the documented table ---------------------
+
+ROWS: dict[str, Callable[[redis.Redis], object]] = {
+    "SCAN": lambda client: client.scan(match="acme:*"),
+    "SORT": lambda client: client.sort("acme:list"),
+    "SORT_RO": lambda client: client.execute_command("SORT_RO", "acme:list"),
+    "SELECT": lambda client: redis.Redis(**{**_arguments(client), "db": 1}).get("acme:1"),
+    "PUBSUB CHANNELS": lambda client: client.pubsub_channels("acme:*"),
+    "PUBSUB NUMSUB": lambda client: client.pubsub_numsub("acme:news"),
+    "PUBSUB SHARDCHANNELS": lambda client: client.pubsub_shardchannels("acme:*"),
+    "PUBSUB SHARDNUMSUB": lambda client: client.pubsub_shardnumsub("acme:news"),
+    "PSUBSCRIBE": lambda client: _subscribed(client, "psubscribe", "acme:x*"),
+    "SUBSCRIBE __keyspace@1__:acme:x": lambda client: _subscribed(
+        client, "subscribe", "__keyspace@1__:acme:x"
+    ),
+    "COPY": lambda client: client.copy("acme:1", "acme:2"),
+    "RESTORE": lambda client: client.restore("acme:2", 0, client.dump("acme:1")),
+    "GEORADIUS": lambda client: client.georadius("acme:geo", 13, 38, 1, store="acme:d"),
+    "GEORADIUSBYMEMBER": lambda client: client.georadiusbymember("acme:geo", "m", 1),
+    "XREADGROUP": lambda client: client.execute_command(
+        "XREADGROUP", "COUNT", 1, "GROUP", "streams", "c", "STREAMS", "acme:stream", ">"
+    ),
+    "PFDEBUG": lambda client: client.execute_command("PFDEBUG", "ENCODING", "acme:hll"),
+    "CLIENT TRACKING": lambda client: redis.Redis(
+        **_arguments(client), protocol=3, cache_config=CacheConfig()
+    ).get("acme:1"),
+    "VADD": lambda client: client.execute_command("VADD", "acme:v", "VALUES", 1, 0.5, "m"),
+}
+
+
+def _arguments(client: redis.Redis) -> dict[str, Any]:
+    return {"port": client.connection_pool.connection_kwargs["port"], "username": "acme", "password": "acme"}
+
+
+def _subscribed(client: redis.Redis, how: str, channel: str) -> object:
+    with client.pubsub() as pubsub:
+        getattr(pubsub, how)(channel)
+        return pubsub.get_message(timeout=5)
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_guard_passes_and_acl_denies(acl: Acl, row: str) -> None:
+    """The server's own refusal, or its word that it has no such command; never the guard's."""
+    if row == "CLIENT TRACKING" and not _caches(acl):
+        assert not acl.allows("CLIENT", "TRACKING", "ON")  # redis-py has no cache for this server
+        return
+    expected = r"permission|unknown command" if row == "VADD" else "permission"
+    with guard(acl.connect()) as client, tenant_scope("acme"):
+        with pytest.raises(redis.ResponseError, match=expected) as caught:
+            ROWS[row](client)
+    assert not isinstance(caught.value, TenancyError)
+    assert isinstance(caught.value, redis.exceptions.NoPermissionError) or "unknown command" in str(
+        caught.value
+    )
+
+
+def _caches(acl: Acl) -> bool:
+    return int(str(acl.admin.info()["redis_version"]).split(".")[0]) >= 8
+
+
+def test_documented_table_is_the_tested_one() -> None:
+    """Every command that the page names in its table has a row here, and the other way round."""
+    page = (Path(__file__).parents[3] / "docs/how-to/redis-acl-users.md").read_text(encoding="utf-8")
+    table = page.partition("| command | why | instead |")[2].partition("\n\n")[0]
+    named = {
+        name
+        for line in table.splitlines()
+        for name in re.findall(r"`([^`]+)`", line.split("|")[1] if "|" in line else "")
+    }
+    assert named == set(ROWS)
+
+
+def test_documented_patterns_pass_both(acl: Acl) -> None:
+    """The patterns that are granted letter by letter are the guard's own, too."""
+    with guard(acl.connect()) as client, tenant_scope("acme"):
+        for pattern in ("acme:*", "__keyspace@0__:acme:*"):
+            assert _subscribed(client, "psubscribe", pattern)["type"] == "psubscribe"  # type: ignore[index]
