@@ -110,19 +110,24 @@ _behind: dict[str, list[str]] = {}
 _seen = 0
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_fixture_setup(fixturedef: Any) -> Generator[None, Any, Any]:
-    """Remember which servers stand behind a fixture that outlives one test."""
-    before = len(services.used)
-    try:
-        return (yield)
-    finally:
-        behind = [
-            *services.used[before:],
-            *(s for name in fixturedef.argnames for s in _behind.get(name, ())),
-        ]
-        if behind:
-            _behind[fixturedef.argname] = behind
+class _Recorder:
+    """A plugin of its own: pytest asks no conftest but the root's about session fixtures."""
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_fixture_setup(self, fixturedef: Any) -> Generator[None, Any, Any]:
+        """Remember which servers stand behind a fixture that outlives one test."""
+        before = len(services.used)
+        try:
+            return (yield)
+        finally:
+            inherited = [s for name in fixturedef.argnames for s in _behind.get(name, ())]
+            if behind := [*services.used[before:], *inherited]:
+                _behind[fixturedef.argname] = behind
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the recorder."""
+    config.pluginmanager.register(_Recorder(), "tenantry-servers")
 
 
 @pytest.hookimpl(wrapper=True)
