@@ -23,7 +23,7 @@ from tenantry.keys import owner_of
 
 HTML = Path(__file__).with_name("page.html")
 # Never guarded: it reads the names of all tenants' keys, as an operator does.
-operator = redis.Redis.from_url(settings.redis_url, decode_responses=True)
+operator = redis.Redis.from_url(settings.operator_redis_url, decode_responses=True)
 
 
 def owns(path: str) -> bool:

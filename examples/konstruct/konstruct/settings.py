@@ -12,6 +12,7 @@ class Settings:
     """Addresses, sizes, times in seconds, and the tokens by which a caller proves who it acts for."""
 
     redis_url: str
+    operator_redis_url: str
     broker_url: str
     result_url: str
     database_url: str
@@ -38,6 +39,7 @@ class Settings:
         broker_url = get("BROKER_URL", redis_url)
         return cls(
             redis_url=redis_url,
+            operator_redis_url=get("OPERATOR_REDIS_URL", redis_url),
             broker_url=broker_url,
             result_url=get("RESULT_URL", redis_url),
             database_url=get("DATABASE_URL", "postgresql+psycopg://konstruct_app@127.0.0.1/konstruct"),
