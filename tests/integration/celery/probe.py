@@ -12,6 +12,12 @@ from contextvars import ContextVar
 from datetime import datetime
 from functools import partial
 
+if "ddtrace" in os.environ.get("PROBE_BESIDE", ""):
+    os.environ["DD_TRACE_ENABLED"] = os.environ["DD_REMOTE_CONFIGURATION_ENABLED"] = "true"
+    import ddtrace
+
+    ddtrace.patch(celery=True)
+
 import redis
 from celery import Celery, signals
 from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
@@ -21,6 +27,21 @@ from tenantry import bind_tenant, current_tenant_or_none, tenant_scope
 from tenantry.integrations.celery import install, refuse
 
 _env = os.environ.get
+if "sentry" in _env("PROBE_BESIDE", ""):
+    import sentry_sdk
+    from sentry_sdk.integrations.celery import CeleryIntegration
+
+    sentry_sdk.init(
+        dsn="http://key@127.0.0.1:1/1", traces_sample_rate=1.0, integrations=[CeleryIntegration()],
+        before_send=lambda *_: None, before_send_transaction=lambda *_: None, default_integrations=False,
+    )  # fmt: skip
+if "otel" in _env("PROBE_BESIDE", ""):
+    from opentelemetry.instrumentation.celery import CeleryInstrumentor
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.trace import set_tracer_provider
+
+    set_tracer_provider(TracerProvider())
+    CeleryInstrumentor().instrument()
 notes = redis.Redis.from_url(
     _env("PROBE_NOTES", "redis://127.0.0.1:1/0"), decode_responses=True, socket_timeout=None
 )
@@ -37,6 +58,8 @@ app.conf.update(
     worker_cancel_long_running_tasks_on_connection_loss=False,
     task_allow_error_cb_on_chord_header=True,
 )
+if _env("PROBE_LOG_FORMAT"):
+    app.conf.worker_task_log_format = _env("PROBE_LOG_FORMAT")
 if _env("PROBE_START_METHOD"):
     app.conf.worker_pool_start_method = _env("PROBE_START_METHOD")
 if _env("PROBE_VISIBILITY"):

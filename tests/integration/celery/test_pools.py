@@ -16,7 +16,7 @@ def rig(request, new_rig) -> Iterator:
     cls = request.cls
     broker = request.getfixturevalue(cls.broker)
     rig = new_rig(broker=broker, **cls.env)
-    with rig.worker(pool=cls.pool, concurrency=cls.concurrency) as worker:
+    with rig.worker(pool=cls.pool, concurrency=cls.concurrency, env=cls.worker_env) as worker:
         rig.running = worker
         yield rig
 
@@ -28,6 +28,7 @@ class Combination:
     concurrency: ClassVar[int] = 2
     broker: ClassVar[str] = "redis_url"
     env: ClassVar[dict[str, Any]] = {}
+    worker_env: ClassVar[dict[str, Any]] = {}
 
 
 class TestPrefork(Combination, ProcessContract):
@@ -85,3 +86,11 @@ class TestSolo(Combination, PoolContract):
 
     pool = "solo"
     concurrency = 1
+
+
+class TestBesideTracingTools(Combination, ProcessContract):
+    """Sentry, OpenTelemetry and ddtrace instrument the worker too; one of them writes an inner ``headers``."""
+
+    signed = True
+    env = {"PROBE_SECRETS": "key"}
+    worker_env = {"PROBE_BESIDE": "sentry,otel,ddtrace", "DD_TRACE_AGENT_URL": "http://127.0.0.1:1"}

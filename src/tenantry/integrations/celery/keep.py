@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from kombu import Exchange, Producer, Queue
+from kombu.exceptions import OperationalError
 from kombu.utils import json
 
 from tenantry.ids import TenantId, ensure_tenant_id
@@ -167,13 +168,20 @@ _AS_STORED: Final = tuple(
 
 @contextmanager
 def connected(app: Any) -> Iterator[Any]:
-    """Open a connection of our own, with a few seconds of patience, whose publishes are confirmed."""
+    """Open a connection of our own, with a few seconds of patience, whose publishes are confirmed.
+
+    Raises:
+        OperationalError: The broker does not answer.
+    """
     connection = app.connection_for_write(
         connect_timeout=_SECONDS_PER_STEP, heartbeat=0, transport_options=_options(app)
     )
     try:
         # Not .ensure_connection(), nor what calls it: that retries for minutes.
-        connection.connect()
+        try:
+            connection.connect()
+        except connection.connection_errors as error:
+            raise OperationalError(f"the broker does not answer: {error}") from error
         yield connection
     finally:
         connection.release()

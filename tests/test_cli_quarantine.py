@@ -1,0 +1,180 @@
+"""``tenantry quarantine``, as an operator types it."""
+
+from __future__ import annotations
+
+import base64
+import json
+import sys
+import uuid
+
+import pytest
+from typer.testing import CliRunner
+
+pytest.importorskip("celery")
+
+from tenantry.cli import app as tenantry
+from tenantry.integrations.celery import quarantine
+
+MODULE = """
+from celery import Celery
+from tenantry.integrations.celery import install
+app = Celery("operated", broker={broker!r}, backend="cache+memory://", set_as_current=False)
+app.conf.task_default_queue = {queue!r}
+install(app, quarantine={queue!r} + "-kept")
+bare = Celery("bare", broker="memory://", set_as_current=False)
+
+@app.task(name="needs", shared=False)
+def needs(): ...
+"""
+
+
+class Shell:
+    """Runs the command line against one application with two refused messages."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.app = sys.modules[name].app
+
+    def __call__(self, *words: str, answer: str = "", app: str | None = None):
+        return CliRunner().invoke(
+            tenantry, ["quarantine", *words, "--app", app or f"{self.name}:app"], input=answer
+        )
+
+    def left(self) -> list:
+        """The ids that are still there."""
+        return [entry.id for entry in quarantine(self.app).list()]
+
+    def published(self) -> list:
+        """Take off the wire what was sent again."""
+        with self.app.connection_for_read() as connection:
+            channel = connection.channel()
+            queue = self.app.conf.task_default_queue
+            self.app.amqp.queues[queue](channel).declare()
+            return [m.headers for m in iter(lambda: channel.basic_get(queue, no_ack=True), None)]
+
+
+@pytest.fixture
+def shell(tmp_path, monkeypatch, redis_url):
+    """Two messages: one that claims acme, one that claims nobody."""
+    import importlib
+    from datetime import UTC, datetime
+
+    from tenantry.integrations.celery import keep
+
+    name = f"operated_{uuid.uuid4().hex[:8]}"
+    (tmp_path / f"{name}.py").write_text(MODULE.format(broker=redis_url, queue=name))
+    monkeypatch.syspath_prepend(tmp_path)
+    importlib.import_module(name)
+    shell = Shell(name)
+    for task_id, tenant in (("t1", "acme"), ("t2", None)):
+        headers = {"task": "needs", "id": task_id}
+        entry = keep.QuarantinedMessage(
+            f"id-{task_id}", task_id, "needs", tenant, "because", "w@h", datetime.now(UTC), b"[[], {}, {}]",
+            "application/json", "utf-8", headers, {}, {"exchange": "", "routing_key": name},
+        )  # fmt: skip
+        keep.put(shell.app, f"{name}-kept", entry)
+    yield shell
+    shell.app.close()
+
+
+def test_list_shows_one_line_each(shell) -> None:
+    """Id, claimed tenant, task and reason."""
+    done = shell("list")
+    assert done.exit_code == 0, done.output
+    first, second = done.stdout.splitlines()
+    assert first.startswith("id-t1")
+    assert "acme" in first
+    assert "needs[t2]" in second
+
+
+def test_list_as_json_is_whole(shell) -> None:
+    """One object a line, the body in base64."""
+    done = shell("list", "--json", "--tenant", "acme")
+    (entry,) = [json.loads(line) for line in done.stdout.splitlines()]
+    assert (entry["id"], entry["tenant"], entry["task"]) == ("id-t1", "acme", "needs")
+    assert base64.b64decode(entry["body"]) == b"[[], {}, {}]"
+
+
+def test_show(shell) -> None:
+    """For people and for programs."""
+    assert "because" in shell("show", "id-t1").stdout
+    assert json.loads(shell("show", "id-t1", "--json").stdout)["headers"] == {"task": "needs", "id": "t1"}
+
+
+def test_replay_needs_the_tenant_by_name(shell) -> None:
+    """A wrong call without; nothing is read from anywhere else."""
+    assert shell("replay", "id-t1").exit_code == 2
+    assert shell.left() == ["id-t1", "id-t2"]
+
+
+def test_replay_sends_and_removes(shell) -> None:
+    """Under the named tenant."""
+    done = shell("replay", "id-t2", "--tenant", "globex", "--json")
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["id"] == "id-t2"
+    assert [headers["tenantry"] for headers in shell.published()] == ["v1;globex"]
+    assert shell.left() == ["id-t1"]
+
+
+def test_replay_of_another_tenants_message_needs_force(shell) -> None:
+    """And says so."""
+    done = shell("replay", "id-t1", "--tenant", "globex")
+    assert done.exit_code == 3
+    assert "acme" in done.stderr
+    assert shell.left() == ["id-t1", "id-t2"]
+    assert shell("replay", "id-t1", "--tenant", "globex", "--force").exit_code == 0
+    assert shell.left() == ["id-t2"]
+
+
+@pytest.mark.parametrize(("answer", "status", "left"), [("y\n", 0, 1), ("n\n", 1, 2), ("", 1, 2)])
+def test_discard_asks(shell, answer, status, left) -> None:
+    """A no, or nobody there to ask, leaves everything as it is."""
+    assert shell("discard", "id-t1", "--reason", "a test", answer=answer).exit_code == status
+    assert len(shell.left()) == left
+
+
+def test_discard_does_not_ask_with_yes(shell) -> None:
+    """For scripts; the reason is still needed."""
+    assert shell("discard", "id-t1", "--yes").exit_code == 2
+    assert shell("discard", "id-t1", "--yes", "--reason", " ").exit_code == 3
+    assert shell("discard", "id-t1", "--yes", "--reason", "a test").exit_code == 0
+    assert shell.left() == ["id-t2"]
+
+
+@pytest.mark.parametrize("words", [("show",), ("replay", "--tenant", "acme"), ("discard", "--yes", "--reason", "x")])
+def test_unknown_id(shell, words) -> None:
+    """Not done, and said in one line."""
+    done = shell(words[0], "nope", *words[1:])
+    assert done.exit_code == 3
+    assert "nope" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "app", ["", "celery", "nowhere_to_be_found:app", "celery:nothing", ":app", "celery:"], ids=repr
+)
+def test_application_that_cannot_be_found(shell, app) -> None:
+    """A wrong call."""
+    assert shell("list", app=app or " ").exit_code == 2
+
+
+def test_application_without_tenantry(shell) -> None:
+    """Its quarantine cannot be known."""
+    done = shell("list", app=f"{shell.name}:bare")
+    assert done.exit_code == 3
+    assert "not installed" in done.stderr
+
+
+@pytest.mark.parametrize("broker", ["redis://127.0.0.1:1/0", "amqp://guest:guest@127.0.0.1:1//"])
+def test_broker_that_does_not_answer(shell, broker) -> None:
+    """Not done, in one line, soon."""
+    shell.app.conf.broker_url = broker
+    for words in (("list",), ("show", "id-t1"), ("replay", "id-t1", "--tenant", "acme")):
+        done = shell(*words)
+        assert done.exit_code == 3
+        assert "does not answer" in done.stderr
+
+
+def test_invalid_tenant_is_a_wrong_call(shell) -> None:
+    """As everywhere on this command line."""
+    assert shell("list", "--tenant", "a:b").exit_code == 2
+    assert shell("replay", "id-t1", "--tenant", "a:b").exit_code == 2
