@@ -92,6 +92,12 @@ class Mutator(ast.NodeTransformer):
     def visit(self, node: ast.AST) -> ast.AST:
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
             return node
+        if (
+            isinstance(node, ast.Assign)
+            and isinstance(node.targets[0], ast.Name)
+            and node.targets[0].id == "__all__"
+        ):
+            return node
         if isinstance(node, ast.AnnAssign):
             if node.value is not None:
                 node.value = self.visit(node.value)  # type: ignore[assignment]

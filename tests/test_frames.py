@@ -153,9 +153,9 @@ def test_contextlib_driven_by_a_worker_thread_is_refused():
             with manager():
                 return active()
 
-        return await asyncio.to_thread(whole)
+        return await asyncio.to_thread(whole), await asyncio.to_thread(manager()(active))
 
-    assert asyncio.run(main()) == "acme"
+    assert asyncio.run(main()) == ("acme", "acme")
 
 
 def test_generator_driven_by_a_worker_thread_is_refused():

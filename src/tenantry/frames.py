@@ -27,6 +27,8 @@ _DRIVERS = frozenset({"contextlib", "_pytest", "pytest_asyncio"})
 _ASYNC_DRIVERS = frozenset({"anyio"})
 _PYTEST_PLUGIN = "tenantry.pytest_plugin"  # drives asynchronous fixtures in their runner's context
 
+_DECORATED = "inner"  # what contextlib.ContextDecorator and AsyncContextDecorator make of a function
+
 # What calls a function in a worker thread. Steps that come from there run each in a copy of the context.
 # https://github.com/fastapi/fastapi/issues/953
 _WORKERS = frozenset(
@@ -68,9 +70,14 @@ def _is_driven_safely(frame: FrameType, flags: int) -> bool:
 
 
 def _is_called_by_worker(frame: FrameType) -> bool:
-    """Tell whether the call into contextlib that ``frame`` belongs to was made by a worker thread's loop."""
+    """Tell whether the call into contextlib that ``frame`` belongs to was made by a worker thread's loop.
+
+    A context manager that is used as a decorator is left in the same call, whoever makes it.
+    """
     caller: FrameType | None = frame
     while caller is not None and _module(caller) == "contextlib":
+        if caller.f_code.co_name == _DECORATED:
+            return False
         caller = caller.f_back
     return caller is not None and _module(caller) in _WORKERS
 
