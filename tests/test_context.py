@@ -30,7 +30,7 @@ from tenantry import (
     tenant_scope,
     without_tenant,
 )
-from tenantry.context import current_unit, get_state, require_tenant, unit_of_work
+from tenantry.context import begin_unit, current_unit, end_unit, get_state, require_tenant, unit_of_work
 
 
 def active():
@@ -540,6 +540,23 @@ def test_unit_of_work_overwrites_and_restores_exactly():
         with unit_of_work(None):
             assert get_state().kind == "explicitly none"
         assert active() == "stale"
+
+
+def test_unit_begun_and_ended_by_hand_is_a_unit_of_work(hook):
+    """For the edge that counts every call: hooks fire, and ending it elsewhere or twice changes nothing."""
+    log = []
+    hook(Recorder(log, "a"))
+    with tenant_scope("stale"):
+        begun = begin_unit("acme")
+        assert active() == "acme"
+        tenant_scope("globex", switch=True).__enter__()
+        contextvars.copy_context().run(end_unit, begun)
+        assert active() == "globex"
+        end_unit(begun, KeyError("x"))
+        assert active() == "stale"
+        end_unit(begun)
+        assert active() == "stale"
+    assert "+a:acme:acme" in log
 
 
 def test_unit_of_work_left_in_another_context_is_silent():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import sys
 import uuid
 
 import pytest
@@ -121,6 +122,14 @@ def test_subclass_of_uuid_counts_by_its_underlying_value():
     """Not even the integer of a subclass is asked."""
     value = uuid.uuid4()
     assert ensure_tenant_id(Id(str(value))) == str(value)
+
+
+def test_ids_are_judged_before_anybody_has_imported_uuid(monkeypatch):
+    """The module is not imported for this: no value can be a UUID before."""
+    monkeypatch.delitem(sys.modules, "uuid")
+    assert ensure_tenant_id("acme-before-uuid") == "acme-before-uuid"
+    with pytest.raises(InvalidTenantIdError, match="not int"):
+        ensure_tenant_id(5)
 
 
 def test_refusal_carries_value_and_rule():

@@ -16,7 +16,6 @@ from tenantry import (
     NoTenantError,
     TenantConflictError,
     current_tenant_or_none,
-    propagation,
     tenant_scope,
     without_tenant,
 )
@@ -303,13 +302,6 @@ def test_one_text_is_one_key():
     )
     assert normalize_secret_keys(key for key in ("a", "b")) == (b"a", b"b")
     assert normalize_secret_keys(None) is None
-
-
-def test_memory_of_checked_keys_is_bounded():
-    """Keys that come and go do not stay."""
-    for number in range(300):
-        normalize_secret_keys([f"key-{number}"])
-    assert len(propagation._normalized) <= propagation._NORMALIZED_LIMIT
 
 
 def test_missing_itsdangerous_names_the_extra(monkeypatch):

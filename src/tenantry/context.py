@@ -550,7 +550,7 @@ def unit_of_work(tenant_id: object, *, unit: object = None) -> AbstractContextMa
     return _Overwriting(State(ensure_tenant_id(tenant_id), TENANT, object(), unit), fire=True)
 
 
-def begin_unit(tenant_id: TenantId) -> object:
+def begin_unit(tenant_id: TenantId) -> _Entry:
     """Begin a unit of work as :func:`unit_of_work` does, without an object between, for the edge that counts.
 
     Args:
@@ -559,19 +559,12 @@ def begin_unit(tenant_id: TenantId) -> object:
     Returns:
         What :func:`end_unit` takes.
     """
-    state = State(tenant_id, TENANT, object())
-    return _Entry(state, fire=True) if _hooks else _STATE.set(state)
+    return _replace(State(tenant_id, TENANT, object()), fire=True)
 
 
-def end_unit(begun: object, error: BaseException | None = None) -> None:
+def end_unit(begun: _Entry, error: BaseException | None = None) -> None:
     """End what :func:`begin_unit` began: restore what was active, whatever was left open inside."""
-    if type(begun) is _Entry:
-        begun.leave(error, in_order=False)
-        return
-    try:
-        _STATE.reset(begun)  # type: ignore[arg-type]
-    except (ValueError, RuntimeError):
-        return  # another context's, or ended before: nothing is changed here
+    _take_back(begun, error, in_order=False)
 
 
 def _carried(tenant_id: TenantId) -> _Overwriting:

@@ -112,8 +112,7 @@ class TenantConflictError(TenancyError, RuntimeError):
         active = "no tenant" if self.active is None else f"tenant {shown(self.active)}"
         requested = "no tenant" if self.requested is None else f"tenant {shown(self.requested)}"
         cure = self.cure or (
-            "Leave the active scope first, or say that the switch is meant: "
-            'tenant_scope("…", switch=True).'
+            'Leave the active scope first, or say that the switch is meant: tenant_scope("…", switch=True).'
         )
         return f"{requested} was asked for while {active} is active. {cure}"
 

@@ -44,7 +44,6 @@ _SIGNATURE: Final = re.compile(
     r"(?:[A-Za-z0-9_-]{4}){0,32}(?:[A-Za-z0-9_-]{4}|[A-Za-z0-9_-]{2}[AEIMQUYcgkosw048]|[A-Za-z0-9_-][AQgw])",
     re.ASCII,
 )
-_LONGEST: Final = 256  # characters; the longest legal value has 195
 
 # How mappings that can hold a name twice give all of its values.
 _MULTI_VALUED: Final = ("getlist", "getall", "get_all", "get_list")
@@ -163,8 +162,6 @@ def parse_header(value: object, *, carrier: str) -> ParsedHeader:
     if not issubclass(type(value), str):
         raise MalformedTenantHeaderError(carrier, f"it is {type(value).__name__}, not text")
     text = str.__str__(value)
-    if len(text) > _LONGEST:
-        raise MalformedTenantHeaderError(carrier, "it is too long")
     version, *fields = text.split(";")
     if version != _VERSION:
         raise MalformedTenantHeaderError(carrier, f"its version is not {_VERSION}")
@@ -213,20 +210,11 @@ def normalize_secret_keys(secret_keys: SecretKeys | None) -> tuple[bytes, ...] |
     """
     if secret_keys is None:
         return None
-    if type(secret_keys) is tuple and secret_keys in _normalized:
-        return secret_keys
     listed: Sequence[Any] = [secret_keys] if isinstance(secret_keys, str | bytes) else list(secret_keys)
     keys = tuple(_secret_key(key) for key in listed)
     if not keys:
         raise ValueError("secret_keys is empty; give one key at least, or None to switch signing off")
-    if len(_normalized) < _NORMALIZED_LIMIT:
-        _normalized.add(keys)
     return keys
-
-
-# Lists that were checked before; a process has one or two.
-_NORMALIZED_LIMIT: Final = 64
-_normalized: set[tuple[Any, ...]] = set()
 
 
 def _secret_key(key: object) -> bytes:

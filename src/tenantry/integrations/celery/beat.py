@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from celery import signals
+
 from tenantry.context import unit_of_work
 from tenantry.errors import TenancyError
 from tenantry.integrations.celery.edge import edge_of, real

@@ -6,6 +6,7 @@ import logging
 from typing import Any, Final
 
 from celery import signals
+
 from tenantry.context import current_tenant_or_none
 
 #: The loggers of Celery's lines about one task: received, succeeded, failed, retried, revoked, timed out.

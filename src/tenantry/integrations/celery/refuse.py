@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from celery.app.task import Context
+
 from tenantry.context import unit_of_work
 from tenantry.errors import PropagationError
 from tenantry.integrations.celery import keep

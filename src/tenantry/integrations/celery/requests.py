@@ -13,6 +13,7 @@ from functools import cache, wraps
 from typing import Any, Final
 
 from celery.utils.imports import symbol_by_name
+
 from tenantry.context import current_unit, unit_of_work
 from tenantry.integrations.celery.edge import RunningTask, running_task
 from tenantry.propagation import HEADER, format_header

@@ -15,10 +15,10 @@ from functools import partial, wraps
 from typing import Any, Final
 
 from billiard.einfo import ExceptionInfo
-
 from celery import states
 from celery.app.task import Context, Task
 from celery.app.trace import TraceInfo, trace_ok_t
+
 from tenantry.context import current_unit, unit_of_work
 from tenantry.errors import MissingTenantHeaderError, PropagationError
 from tenantry.ids import TenantId

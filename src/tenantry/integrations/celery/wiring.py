@@ -14,6 +14,7 @@ from typing import Any, Final
 from celery import Celery
 from celery.app.task import Task
 from celery.canvas import _chain, _chord, group
+
 from tenantry.integrations.celery import beat, logs, publish, receive, run
 from tenantry.integrations.celery.edge import Edge, edge_of, forget, real, remember
 from tenantry.integrations.celery.needs import tenancy_of

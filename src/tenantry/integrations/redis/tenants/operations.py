@@ -7,6 +7,7 @@ from dataclasses import replace as changed
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from redis.exceptions import ResponseError
+
 from tenantry.ids import ensure_tenant_id
 from tenantry.integrations.redis.tenants import exportfile
 from tenantry.integrations.redis.tenants.exportfile import Entry, ExportFileError, Source, Target
