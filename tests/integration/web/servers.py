@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -134,11 +134,15 @@ class Connection:
         self._file.close()
         self._socket.close()
 
+    def send_all(self, requests: Iterable[tuple[str, tuple[str, ...]]]) -> None:
+        """Send several ``GET`` requests in one piece."""
+        raw = (_head("GET", path, headers) for path, headers in requests)
+        self._socket.sendall(b"".join(raw))
+
     def send(self, method: str, path: str, *headers: str, body: bytes = b"") -> None:
-        lines = [f"{method} {path} HTTP/1.1", "Host: example.com", *headers]
         if body or method == "POST":
-            lines.append(f"Content-Length: {len(body)}")
-        self._socket.sendall("\r\n".join([*lines, "", ""]).encode("latin-1") + body)
+            headers = (*headers, f"Content-Length: {len(body)}")
+        self._socket.sendall(_head(method, path, headers) + body)
 
     def receive(self, *, head: bool = False) -> Reply:
         first = self._file.readline()
@@ -181,3 +185,7 @@ class Connection:
                 raise ConnectionResetError("the stream has ended")
             seen += line
         return seen
+
+
+def _head(method: str, path: str, headers: Iterable[str]) -> bytes:
+    return "\r\n".join([f"{method} {path} HTTP/1.1", "Host: example.com", *headers, "", ""]).encode("latin-1")
