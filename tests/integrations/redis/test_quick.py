@@ -1,0 +1,113 @@
+"""The quick yes: it never says yes where the verdict would not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+pytest.importorskip("redis")
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tenantry import tenant_scope
+from tenantry.integrations.redis.encoding import encode_all, utf8
+from tenantry.integrations.redis.quick import Quick
+from tenantry.integrations.redis.rules import RULES, declare
+from tenantry.integrations.redis.verdict import verdict
+
+QUICK = Quick()
+WORDS = st.one_of(
+    st.sampled_from(
+        ["acme:1", "acme:2", "acme:", "acme", "globex:1", "STORE", "DB", "0", "1", "2", "", "%shared:x"]
+    ),
+    st.sampled_from([0, 1, 2, -1, 1.5, b"acme:1", b"globex:1", bytearray(b"acme:1"), True]),
+    st.text(max_size=8),
+)
+NAMES = st.one_of(st.sampled_from(sorted(RULES)), st.sampled_from(["get", "GET x", "NOPE", ""]))
+
+
+@given(name=NAMES, words=st.lists(WORDS, max_size=7))
+def test_quick_yes_is_a_yes_of_the_verdict(name: str, words: list[Any]) -> None:
+    """For all commands and arguments, of all types."""
+    args = (name, *words)
+    with tenant_scope("acme"):
+        quick = QUICK.is_own(args)
+    if quick:
+        rest = tuple(word for word in words if type(word) is not bool)
+        assert verdict(encode_all((name, *rest), utf8), "acme") is None or len(rest) != len(words)
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("GET", "acme:1"),
+        ("SET", "acme:1", "globex:1", "EX", 5),
+        ("MGET", "acme:1", "acme:2"),
+        ("MSET", "acme:1", "x", "acme:2", "y"),
+        ("BLPOP", "acme:1", "acme:2", 0),
+        ("BITOP", "AND", "acme:d", "acme:1"),
+        ("RENAME", "acme:1", "acme:2"),
+        ("EVALSHA", "s", 1, "acme:1", "globex:1"),
+        ("ZUNIONSTORE", "acme:d", 2, "acme:1", "acme:2"),
+        ("MSETEX", 2, "acme:1", "globex:1", "acme:2", "x"),
+    ],
+)
+def test_quick_knows_the_ordinary_commands(args: tuple[Any, ...]) -> None:
+    """Else it would be no quicker."""
+    with tenant_scope("acme"):
+        assert QUICK.is_own(args)
+    with tenant_scope("globex"):
+        assert not QUICK.is_own(args)
+    assert not QUICK.is_own(args)
+
+
+class Text(str):
+    """Text of a type of its own."""
+
+    __slots__ = ()
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        (),
+        ("GET",),
+        (b"GET", "acme:1"),
+        ("get", "acme:1"),
+        ("GET", Text("acme:1")),
+        (Text("GET"), "acme:1"),
+        ("GET", b"acme:1"),
+        ("MGET",),
+        ("MGET", "acme:1", "globex:1"),
+        ("EVALSHA", "s", "1", "acme:1"),
+        ("EVALSHA", "s", True, "acme:1"),
+        ("EVALSHA", "s", 2, "acme:1"),
+        ("EVALSHA", "s", 0),
+        ("EVALSHA", "s", -1, "acme:1"),
+        ("COPY", "acme:1", "acme:2", "DB", 1),
+        ("MOVE", "acme:1", 1),
+        ("SORT", "acme:1", "GET", "globex:*"),
+        ("PUBLISH", "acme:ch", "x"),
+        (["GET"], "acme:1"),
+    ],
+)
+def test_quick_leaves_the_rest_to_the_verdict(args: tuple[Any, ...]) -> None:
+    """No is not a refusal, only not a certain yes."""
+    with tenant_scope("acme"):
+        assert not QUICK.is_own(args)
+
+
+def test_quick_does_not_know_better_than_a_declaration() -> None:
+    """What a client declares wins over the table."""
+    quick = Quick()
+    quick.declare(
+        declare({"GET": 2, "MGET": (2, -1, 1), "EVALSHA": lambda words: [1], "SET EX": 2, "MYMOD.GET": 1})
+    )
+    with tenant_scope("acme"):
+        assert not quick.is_own(("GET", "acme:1", "globex:1"))
+        assert quick.is_own(("GET", "globex:1", "acme:1"))
+        assert quick.is_own(("MYMOD.GET", "acme:1"))
+        for args in (("MGET", "acme:1"), ("EVALSHA", "s", 1, "acme:1"), ("SET", "acme:1", "x")):
+            assert not quick.is_own(args)
