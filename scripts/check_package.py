@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -20,8 +21,19 @@ def environment(folder: Path, *requirements: str) -> Path:
     """A fresh virtual environment; returns its Python."""
     run(sys.executable, "-m", "venv", folder)
     python = folder / "bin" / "python"
-    run(python, "-m", "pip", "install", "-q", "--disable-pip-version-check", *requirements)
+    if not _by_uv(python, requirements):
+        run(python, "-m", "pip", "install", "-q", "--disable-pip-version-check", *requirements)
     return python
+
+
+def _by_uv(python: Path, requirements: tuple[str, ...]) -> bool:
+    """Whether uv, which is several times faster, is here and could install."""
+    uv = Path(sys.executable).with_name("uv")
+    if not uv.exists():
+        return False
+    command = [str(uv), "pip", "install", "-q", "--python", str(python), *requirements]
+    environ = {**os.environ, "UV_SYSTEM_CERTS": "1"}
+    return subprocess.run(command, check=False, stderr=subprocess.DEVNULL, env=environ).returncode == 0
 
 
 def check_contents(wheel: Path) -> None:
