@@ -85,11 +85,8 @@ def tenant(request: pytest.FixtureRequest) -> Iterator[TenantId]:
     Which: the parameter, if parametrised with ``indirect=True``; else that of
     ``@pytest.mark.tenant``; else the ini option ``tenantry_tenant``, ``acme`` by default.
     """
-    active = get_state().tenant_id
-    wanted = ensure_tenant_id(getattr(request, "param", active or _default(request)))
-    if wanted == active:
-        yield wanted
-        return
+    active = get_state().tenant_id or _default(request)
+    wanted = ensure_tenant_id(getattr(request, "param", active))
     with _test_tenant(wanted, request.config):
         yield wanted
 
