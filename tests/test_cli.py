@@ -25,6 +25,7 @@ def test_help_names_the_commands_and_the_exit_statuses() -> None:
     done = run("--help")
     assert done.returncode == 0
     assert "tenants" in done.stdout
+    assert "quarantine" in done.stdout
     assert "Exit status" in done.stdout
     assert not done.stderr
 
