@@ -170,7 +170,8 @@ def purge(
         report = changed(report, passes=report.passes + 1, remaining=0)
         together = store.together(prefix)
         for node in store.nodes(prefix):
-            report = _sweep(node, prefix, report, on_progress or _silent, together=together)
+            with node.holding():
+                report = _sweep(node, prefix, report, on_progress or _silent, together=together)
         if dry_run or not report.remaining:
             break
         store.refresh()

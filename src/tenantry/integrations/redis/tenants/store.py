@@ -8,6 +8,7 @@ pool as bytes, which is the one way past a guard, and replies are read as bytes 
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from redis import Redis, RedisCluster
@@ -91,15 +92,26 @@ def settled(replies: Sequence[Any]) -> Sequence[Any]:
 class Node:
     """One server that holds keys."""
 
-    __slots__ = ("_pool",)
+    __slots__ = ("_held", "_pool")
 
     def __init__(self, client: Redis) -> None:
         self._pool = client.connection_pool
+        self._held: Any = None
 
     @property
     def identity(self) -> object:
         """What is the same for two objects that stand for one server."""
         return self._pool
+
+    @contextlib.contextmanager
+    def holding(self) -> Iterator[None]:
+        """Keep one connection for all that runs inside: asking the pool costs as much as a page."""
+        self._held = connection = self._pool.get_connection()
+        try:
+            yield
+        finally:
+            self._held = None
+            self._pool.release(connection)
 
     def run(self, commands: Sequence[Command], *, again: bool = True) -> list[Any]:
         """Send ``commands`` in one write and return their replies; errors of commands are replies.
@@ -108,7 +120,10 @@ class Node:
         """
         if not commands:
             return []
-        connection: Any = self._pool.get_connection()
+        if self._held is None:
+            with self.holding():
+                return self.run(commands, again=again)
+        connection = self._held
         packed = _packed(commands)
 
         def attempt() -> list[Any]:
@@ -124,8 +139,6 @@ class Node:
             # Replies may still be on their way: nobody else may read them.
             connection.disconnect()
             raise
-        finally:
-            self._pool.release(connection)
 
     def pages(self, prefix: bytes | None) -> Iterator[list[bytes]]:
         """Yield the keys that begin with ``prefix``, a list per reply, empty ones too."""
