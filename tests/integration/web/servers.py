@@ -115,8 +115,9 @@ class Connection:
     Where the server closes it after an answer, as some do each time, ``ask`` opens the next one.
     """
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, *, host: str = "example.com") -> None:
         self._port = port
+        self._host = host
         self._open()
 
     def _open(self) -> None:
@@ -136,13 +137,17 @@ class Connection:
 
     def send_all(self, requests: Iterable[tuple[str, tuple[str, ...]]]) -> None:
         """Send several ``GET`` requests in one piece."""
-        raw = (_head("GET", path, headers) for path, headers in requests)
+        raw = (self._head("GET", path, headers) for path, headers in requests)
         self._socket.sendall(b"".join(raw))
 
     def send(self, method: str, path: str, *headers: str, body: bytes = b"") -> None:
         if body or method == "POST":
             headers = (*headers, f"Content-Length: {len(body)}")
-        self._socket.sendall(_head(method, path, headers) + body)
+        self._socket.sendall(self._head(method, path, headers) + body)
+
+    def _head(self, method: str, path: str, headers: Iterable[str]) -> bytes:
+        lines = [f"{method} {path} HTTP/1.1", f"Host: {self._host}", *headers, "", ""]
+        return "\r\n".join(lines).encode("latin-1")
 
     def receive(self, *, head: bool = False) -> Reply:
         first = self._file.readline()
@@ -185,7 +190,3 @@ class Connection:
                 raise ConnectionResetError("the stream has ended")
             seen += line
         return seen
-
-
-def _head(method: str, path: str, headers: Iterable[str]) -> bytes:
-    return "\r\n".join([f"{method} {path} HTTP/1.1", "Host: example.com", *headers, "", ""]).encode("latin-1")
