@@ -733,6 +733,49 @@ def test_hook_cannot_swallow_the_error_of_a_body(hook):
     assert log[-1] == "-a:acme:acme:KeyError('x')"
 
 
+def test_hook_is_left_as_a_with_block_leaves_it(hook):
+    """Three times None without an error; kind, error and trace with one."""
+    seen = []
+
+    class Manager:
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *details):
+            seen.append(details)
+
+    hook(lambda tenant: Manager())
+    with tenant_scope("acme"):
+        pass
+    with pytest.raises(KeyError, match="x"), tenant_scope("acme"):
+        raise KeyError("x")
+    assert seen[0] == (None, None, None)
+    assert (seen[1][0], type(seen[1][1])) == (KeyError, KeyError)
+    assert seen[1][2] is seen[1][1].__traceback__
+
+
+def test_hook_that_fails_keeps_the_context_of_its_error(hook):
+    """What it has failed of itself is not covered by another hook's failure."""
+
+    class Manager:
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *details):
+            try:
+                raise LookupError("own")
+            except LookupError:
+                raise ValueError("hook")
+
+    hook(lambda tenant: Manager())
+    hook(Recorder([], "b", fail_exit=RuntimeError("b")))
+    scope = tenant_scope("acme")
+    scope.__enter__()
+    with pytest.raises(ValueError, match="hook") as caught:
+        scope.__exit__(None, None, None)
+    assert isinstance(caught.value.__context__, LookupError)
+
+
 def test_hook_of_a_scope_left_elsewhere_is_left_in_silence(hook, caplog):
     """A finaliser raises no noise; the hook's error goes to the log."""
     log = []
@@ -763,14 +806,13 @@ def test_hook_of_a_scope_left_out_of_order_is_left(hook):
 def test_removed_hook_runs_no_more_and_removing_twice_is_fine(hook):
     """The remove function removes its own registration only."""
     log = []
-    recorder = Recorder(log, "a")
-    remove = hook(recorder)
-    hook(recorder)
+    remove = hook(Recorder(log, "a"))
+    hook(Recorder(log, "b"))
     remove()
     remove()
     with tenant_scope("acme"):
         pass
-    assert len(log) == 2
+    assert [entry[:2] for entry in log] == ["+b", "-b"]
 
 
 def test_hook_removed_inside_a_scope_is_still_left(hook):

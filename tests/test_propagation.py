@@ -67,6 +67,23 @@ def test_inject_needs_a_tenant():
     assert carrier == {}
 
 
+@pytest.mark.parametrize(
+    ("identity", "text"),
+    [
+        ({}, "the header 'tenantry'"),
+        (IDENTITY, "the header 'tenantry' of task app.tasks.reply[5f1c]"),
+        ({"task_id": "5f1c"}, "the header 'tenantry' of task ?[5f1c]"),
+        ({"task_name": "app.tasks.reply"}, "the header 'tenantry' of task app.tasks.reply[?]"),
+    ],
+    ids=range(4),
+)
+def test_error_says_which_message_it_is_about(identity, text):
+    """As far as that is known."""
+    with pytest.raises(MissingTenantHeaderError, match="no tenant header") as caught:
+        extract({}, **identity)
+    assert caught.value.carrier == text
+
+
 def test_extract_needs_a_header():
     """Absent is an error that says so."""
     with pytest.raises(MissingTenantHeaderError, match="no tenant header") as caught:

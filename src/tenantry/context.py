@@ -186,7 +186,7 @@ def _leave_hooks(
         try:
             manager.__exit__(kind, error, trace)
         except BaseException as failure:  # noqa: BLE001 - every hook must be left; the error leaves afterwards
-            if raised is not None and failure.__context__ is None:
+            if failure.__context__ is None:
                 failure.__context__ = raised
             raised = failure
     return raised
@@ -205,13 +205,13 @@ _MISMATCH: Final = "mismatch"  # a later entry is still open; the context is now
 _Entry = tuple[State, Token[State], "Sequence[AbstractContextManager[object]]"]
 
 
-def _replace(state: State, *, fire: bool) -> _Entry:
-    """Make ``state`` the state of this context; with ``fire``, enter the hooks for its tenant."""
+def _replace(state: State, *, hooks_for: TenantId | None) -> _Entry:
+    """Make ``state`` the state of this context, and enter the hooks for a tenant that becomes active by it."""
     token = _STATE.set(state)
-    if not fire or not _hooks or state.tenant_id is None:
+    if hooks_for is None or not _hooks:
         return state, token, ()
     try:
-        return state, token, _enter_hooks(state.tenant_id)
+        return state, token, _enter_hooks(hooks_for)
     except BaseException:
         _STATE.reset(token)
         raise
@@ -388,7 +388,7 @@ def _enter_tenant(tenant_id: TenantId, switch: bool) -> _Entry:  # noqa: FBT001 
         raise TenantConflictError(active, tenant_id)
     state = State(tenant_id, TENANT, current.epoch, current.unit)
     if _hooks and active != tenant_id:
-        return _replace(state, fire=True)
+        return _replace(state, hooks_for=tenant_id)
     return state, _STATE.set(state), ()
 
 
@@ -423,7 +423,7 @@ class without_tenant(_Scope):  # noqa: N801 - used as a verb: with without_tenan
         if get_frame(1).f_code.co_flags & GENERATOR and not self._in_generator:
             refuse_generator_frame(get_frame(1), "without_tenant")
         self._log()
-        self._entries.append(_replace(_without_tenant_state(), fire=False))
+        self._entries.append(_replace(_without_tenant_state(), hooks_for=None))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -434,7 +434,7 @@ class without_tenant(_Scope):  # noqa: N801 - used as a verb: with without_tenan
         if get_frame(1).f_code.co_flags & GENERATOR and not self._in_generator:
             refuse_generator_frame(get_frame(1), "without_tenant")
         self._log()
-        self._entries.append(_replace(_without_tenant_state(), fire=False))
+        self._entries.append(_replace(_without_tenant_state(), hooks_for=None))
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -518,14 +518,14 @@ class _Overwriting:
     For what begins anew: a request, a task, a carried call, the step of a generator. Not re-entrant.
     """
 
-    __slots__ = ("_entry", "_fire", "_state")
+    __slots__ = ("_entry", "_hooks_for", "_state")
 
-    def __init__(self, state: State, *, fire: bool = False) -> None:
+    def __init__(self, state: State, *, hooks_for: TenantId | None = None) -> None:
         self._state = state
-        self._fire = fire
+        self._hooks_for = hooks_for
 
     def __enter__(self) -> None:
-        self._entry = _replace(self._state, fire=self._fire)
+        self._entry = _replace(self._state, hooks_for=self._hooks_for)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -547,7 +547,8 @@ def unit_of_work(tenant_id: object, *, unit: object = None) -> AbstractContextMa
     """
     if tenant_id is None:
         return _Overwriting(State(None, EXPLICITLY_NONE, object(), unit))
-    return _Overwriting(State(ensure_tenant_id(tenant_id), TENANT, object(), unit), fire=True)
+    checked = ensure_tenant_id(tenant_id)
+    return _Overwriting(State(checked, TENANT, object(), unit), hooks_for=checked)
 
 
 def begin_unit(tenant_id: TenantId) -> _Entry:
@@ -559,7 +560,7 @@ def begin_unit(tenant_id: TenantId) -> _Entry:
     Returns:
         What :func:`end_unit` takes.
     """
-    return _replace(State(tenant_id, TENANT, object()), fire=True)
+    return _replace(State(tenant_id, TENANT, object()), hooks_for=tenant_id)
 
 
 def end_unit(begun: _Entry, error: BaseException | None = None) -> None:
@@ -568,7 +569,8 @@ def end_unit(begun: _Entry, error: BaseException | None = None) -> None:
 
 
 def _carried(tenant_id: TenantId) -> _Overwriting:
-    return _Overwriting(State(tenant_id, TENANT, object()), fire=get_state().tenant_id != tenant_id)
+    becomes_active = get_state().tenant_id != tenant_id
+    return _Overwriting(State(tenant_id, TENANT, object()), hooks_for=tenant_id if becomes_active else None)
 
 
 def carry_tenant(target: _T) -> _T:
