@@ -230,7 +230,8 @@ def _converse(report: Report, url: str) -> None:
     for message in messages:
         answer = _send(url, message)
         assert answer.status == 202, answer
-        expected[message["tenant"], message["agent_id"], message["user_id"]].append(message["text"])
+        said = message["text"].removeprefix(f"@{message['agent_id']} ")
+        expected[message["tenant"], message["agent_id"], message["user_id"]].append(said)
     report.line(f"{len(messages)} x 202 Accepted", mark="+")
     report.check("redelivery", lambda: _redeliver(url, messages), mark="✓", colour="32")
     for (tenant, agent, user), texts in sorted(expected.items()):

@@ -62,7 +62,7 @@ def respond(message: Incoming) -> str | None:
     answer = _answer(message)
     if answer is not None:
         memory_short.append_message(agent, user, "assistant", answer, message_id=once)
-    memory_long.store_embedding(agent, user, once, message["text"].removeprefix(f"@{agent}").strip())
+    memory_long.store_embedding(agent, user, once, message["text"])
     threads.remember(message["thread_id"], agent=agent, user=user, last_message=once)
     return answer
 

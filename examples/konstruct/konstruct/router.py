@@ -51,7 +51,9 @@ def _publish(message: Incoming) -> Response:
         if not _addressed(message):
             deliveries.routed(message["message_id"], "")
             return JSONResponse({"status": "not addressed", "task_id": ""})
-        task = respond.delay(message)
+        mention = f"@{message['agent_id']}"
+        spoken = message["text"].replace(mention, "").strip() or mention
+        task = respond.delay(Incoming(**{**message, "text": spoken}))
     except OperationalError:
         deliveries.unclaim(message["message_id"])
         return _problem(503, "The queue cannot be reached", {"Retry-After": "5"})

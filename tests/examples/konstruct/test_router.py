@@ -129,7 +129,9 @@ def test_thread_is_engaged_by_a_mention(fake, published):
         assert threads.addressed("T1", "concierge", "U1", "@concierge hello")
         assert threads.addressed("T1", "concierge", "U2", "and me")
         assert not threads.addressed("T1", "butler", "U2", "and me")
-        assert body(router.route("slack", MESSAGE))["status"] == "accepted"
+        mentioned = Incoming(**{**MESSAGE, "text": "@concierge hello"})
+        assert body(router.route("slack", mentioned))["status"] == "accepted"
+        assert published[-1]["text"] == "hello"
     with tenant_scope("globex"):
         assert not threads.addressed("T1", "concierge", "U1", "hello all")
         assert body(router.route("slack", MESSAGE))["status"] == "not addressed"
