@@ -82,7 +82,7 @@ def test_two_tenants_talk_side_by_side(page: Any):
 
 def test_every_attack_is_refused_and_says_by_what(page: Any, stage: Fleet):
     """All of them, pressed one after the other."""
-    stage.told("a memory to steal", tenant="globex")
+    stage.told("@concierge a memory to steal", tenant="globex")
     page.click("#all")
     page.wait_for_selector("body[data-pressed=all]")
     verdicts = page.locator(".verdict").all()
