@@ -12,6 +12,7 @@ import pytest
 import redis
 import redis.asyncio
 from redis.cache import CacheConfig
+from redis.credentials import StreamingCredentialProvider
 
 from tenantry import NoTenantError, current_tenant_or_none, tenant_scope
 from tenantry.errors import CrossTenantError, TenancyError
@@ -451,3 +452,50 @@ def test_another_encoding_is_judged_by_what_it_sends(world: World, plain: redis.
     wide.close()
     assert plain.get("acme:1") == b"a"
     assert plain.get("acme:2") == "a".encode("utf-16")
+
+
+class Streaming(StreamingCredentialProvider):
+    """Renews its token now and then, from a thread of its own."""
+
+    def __init__(self) -> None:
+        self.renew: Any = None
+
+    def on_next(self, callback: Any) -> None:
+        self.renew = callback
+
+    def on_error(self, callback: Any) -> None:
+        pass
+
+    def is_streaming(self) -> bool:
+        return True
+
+    def get_credentials(self) -> tuple[str, str]:
+        return "default", "pw"
+
+    async def get_credentials_async(self) -> tuple[str, str]:
+        return "default", "pw"
+
+
+class Token:
+    """What redis-py asks of a token."""
+
+    def try_get(self, name: str) -> str:
+        return "default"
+
+    def get_value(self) -> str:
+        return "pw"
+
+
+async def test_client_that_renews_its_token_authenticates_by_itself() -> None:
+    """The renewal comes with no tenant; a user's AUTH stays refused."""
+    with services.redis_server("--requirepass", "pw") as server:
+        sync = guard(redis.Redis(port=server.port, credential_provider=Streaming()))
+        later = guard(redis.asyncio.Redis(port=server.port, credential_provider=Streaming()))
+        for client in (sync, later):
+            assert await settled(client.ping())
+            await settled(client.connection_pool.re_auth_callback(Token()))
+            assert await settled(client.ping())
+            with tenant_scope("acme"), pytest.raises(CrossTenantError, match="AUTH"):
+                await settled(client.auth("pw"))
+        sync.close()
+        await later.aclose()

@@ -10,8 +10,16 @@ import redis.asyncio.connection
 import redis.connection
 from redis.connection import CacheProxyConnection
 
-from tenantry.integrations.redis.encoding import Encode, encode_all, encoder, frozen, utf8
-from tenantry.integrations.redis.packing import GuardedPacker, Window, enforce, this_task, this_thread
+from tenantry.integrations.redis.encoding import Encode, encode_all, frozen, utf8
+from tenantry.integrations.redis.packing import (
+    GuardedPacker,
+    Window,
+    encoder_of,
+    enforce,
+    reauthenticates,
+    this_task,
+    this_thread,
+)
 from tenantry.integrations.redis.seats import Policy, Seat, policy_of
 
 __all__ = ["async_connection_seat", "seat_connection", "seat_pool"]
@@ -38,14 +46,6 @@ class SyncConnectionSeat(Seat):
         before = window.open_for(this_thread())
         try:
             return self._tenantry_base().connect_check_health(*args, **kwargs)
-        finally:
-            window.leave(before)
-
-    def re_auth(self) -> Any:
-        window = self._command_packer.window
-        before = window.open_for(this_thread())
-        try:
-            return self._tenantry_base().re_auth()
         finally:
             window.leave(before)
 
@@ -83,9 +83,7 @@ class CacheProxySeat(Seat):
 
 
 def _seat_sync(connection: Any, policy: Policy) -> Any:
-    encoding = connection.encoder.encoding, connection.encoder.encoding_errors
-    inner = connection._command_packer
-    connection._command_packer = GuardedPacker(inner, encoding, policy.quick, policy.declared)
+    connection._command_packer = GuardedPacker(connection, policy.quick, policy.declared)
     own = not _is_stock(type(connection), "connect")
     return policy.seat(connection, OwnConnectSeat if own else SyncConnectionSeat)
 
@@ -99,7 +97,7 @@ class AsyncConnectionSeat(Seat):
     _tenantry_window: Window
     _tenantry_encode: Encode
     _tenantry_pack: Callable[..., Any]
-    encoder: Any
+    _tenantry_reauths: bool
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._tenantry_base().__init__(*args, **kwargs)
@@ -107,12 +105,15 @@ class AsyncConnectionSeat(Seat):
 
     def _tenantry_begin(self) -> None:
         self._tenantry_window = Window()
-        self._tenantry_encode = encoder(self.encoder.encoding, self.encoder.encoding_errors)
+        self._tenantry_encode = encoder_of(self)
+        self._tenantry_reauths = reauthenticates(self)
 
     def pack_command(self, *args: Any) -> Any:
         if self._tenantry.quick.is_own(args) and self._tenantry_encode is utf8:
             return self._tenantry_pack(*args)
-        if self._tenantry_window.is_open_for(this_task()):
+        if self._tenantry_window.is_open_for(this_task()) or (
+            self._tenantry_reauths and args[:1] == ("AUTH",)
+        ):
             return self._tenantry_pack(*args)
         argv = encode_all(args, self._tenantry_encode)
         enforce(argv, self._tenantry.declared)
@@ -128,9 +129,6 @@ class AsyncConnectionSeat(Seat):
             return await connecting
         finally:
             self._tenantry_window.leave(before)
-
-    async def re_auth(self) -> Any:
-        return await self._tenantry_connecting(self._tenantry_base().re_auth())
 
     def register_connect_callback(self, callback: Any) -> Any:
         self._tenantry.adopt(getattr(callback, "__self__", None))

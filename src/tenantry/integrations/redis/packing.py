@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
 import redis.connection
+from redis.credentials import StreamingCredentialProvider
 from redis.utils import HIREDIS_AVAILABLE
 
 from tenantry.context import current_tenant_or_none, get_state, require_tenant
@@ -22,7 +23,16 @@ from tenantry.integrations.redis.rules import Argv, Rule
 from tenantry.integrations.redis.verdict import refuse, verdict
 from tenantry.keys import tenant_prefix
 
-__all__ = ["GuardedPacker", "Window", "enforce", "is_connecting", "this_task", "this_thread"]
+__all__ = [
+    "GuardedPacker",
+    "Window",
+    "encoder_of",
+    "enforce",
+    "is_connecting",
+    "reauthenticates",
+    "this_task",
+    "this_thread",
+]
 
 _HIREDIS_PACKER: type | None = None
 _pack_hiredis: Callable[[tuple[Any, ...]], bytes] | None = None
@@ -93,19 +103,34 @@ class Window:
 
 
 class GuardedPacker:
-    """Stands in the place of a sync connection's packer; ``pack`` judges and packs a command."""
+    """Stands in the place of a sync connection's packer; ``pack`` judges and packs a command.
+
+    Args:
+        connection: The connection whose packer it replaces.
+        quick: What needs no encoding to be passed.
+        declared: The rules of the option ``commands=``.
+    """
 
     __slots__ = ("encode", "inner", "pack", "window")
 
-    def __init__(
-        self, inner: Packer, encoding: tuple[str, str], quick: Quick, declared: Mapping[str, Rule]
-    ) -> None:
+    def __init__(self, connection: Any, quick: Quick, declared: Mapping[str, Rule]) -> None:
+        inner: Packer = connection._command_packer
         is_hiredis = _HIREDIS_PACKER is not None and type(inner) is _HIREDIS_PACKER
         self.inner: Final = inner
-        self.encode: Final = utf8 if is_hiredis else encoder(*encoding)
+        self.encode: Final = utf8 if is_hiredis else encoder_of(connection)
         self.window: Final = Window()
-        careful = _careful_pack(self, declared)
+        careful = _careful_pack(self, declared, reauthenticates(connection))
         self.pack: Final = _choose(inner, is_hiredis and _pack_hiredis, quick, careful, self.encode)
+
+
+def encoder_of(connection: Any) -> Encode:
+    """How a connection's own encoder encodes text."""
+    return encoder(connection.encoder.encoding, connection.encoder.encoding_errors)
+
+
+def reauthenticates(connection: Any) -> bool:
+    """Whether the client sends AUTH by itself, from a thread or task of its own, when a token is renewed."""
+    return isinstance(connection.credential_provider, StreamingCredentialProvider)
 
 
 Pack = Callable[..., Any]
@@ -117,12 +142,12 @@ def _choose(inner: Packer, hiredis_pack: Any, quick: Quick, careful: Pack, encod
     return _quick_pack(inner.pack, quick, careful) if encode is utf8 else careful
 
 
-def _careful_pack(packer: GuardedPacker, declared: Mapping[str, Rule]) -> Pack:
+def _careful_pack(packer: GuardedPacker, declared: Mapping[str, Rule], reauths: bool) -> Pack:
     """Encode everything, judge the bytes, and pack those very bytes."""
     window, encode, pack_inner = packer.window, packer.encode, packer.inner.pack
 
     def pack(*args: Any) -> Any:
-        if window.is_open_for(this_thread()):
+        if window.is_open_for(this_thread()) or (reauths and args[:1] == ("AUTH",)):
             return pack_inner(*args)
         argv = encode_all(args, encode)
         enforce(argv, declared)

@@ -11,8 +11,8 @@ from typing import Any
 from redis.connection import CacheProxyConnection
 
 from tenantry.errors import NoTenantError, UnknownCommandError
-from tenantry.integrations.redis.encoding import Encode, encoder
-from tenantry.integrations.redis.packing import GuardedPacker
+from tenantry.integrations.redis.encoding import Encode
+from tenantry.integrations.redis.packing import GuardedPacker, encoder_of
 
 __all__ = ["prove"]
 
@@ -42,7 +42,7 @@ def prove(maker: Any) -> Encode:
     packer = getattr(inner, "_command_packer", None)
     if isinstance(packer, GuardedPacker):
         return packer.encode
-    return encoder(inner.encoder.encoding, inner.encoder.encoding_errors)
+    return encoder_of(inner)
 
 
 def _prove_connection(connection: Any) -> None:
