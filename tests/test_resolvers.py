@@ -18,7 +18,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from tenantry import InvalidTenantIdError, ResolutionError
+from tenantry import InvalidTenantIdError, ResolutionError, tenant_scope
 from tenantry.resolvers import (
     AllAgree,
     Claim,
@@ -116,6 +116,28 @@ def test_proxies_and_verify_are_both_asked() -> None:
     assert status_of(resolver, request(named, client=("10.0.0.2", 1))) == 400
 
 
+@pytest.mark.parametrize(
+    ("network", "peer", "trusted"),
+    [
+        ("10.0.0.0/8", "10.1.2.3", True),
+        ("10.0.0.0/8", "11.1.2.3", False),
+        ("10.0.0.0/8", "::ffff:10.1.2.3", True),
+        ("::ffff:10.0.0.0/104", "::ffff:10.1.2.3", True),
+        ("fe80::/10", "fe80::1%eth0", True),
+        ("10.0.0.1", "10.0.0.1:5000", False),
+        ("0.0.0.0/0", "::1", False),
+    ],
+)
+def test_network_holds_its_peers(network: str, peer: str, trusted: bool) -> None:
+    """An IPv4 address that arrives in its IPv6 form is the same peer."""
+    resolver = Header("X-Tenant", trusted_proxies=[network])
+    view = request((b"x-tenant", b"acme"), client=(peer, 1))
+    if trusted:
+        assert resolver(view) == "acme"
+    else:
+        assert status_of(resolver, view) == 400
+
+
 @pytest.mark.parametrize("client", [None, ("unix", 0), ("", 0), ("10.0.0.1 ", 0), ("10.0.0.1.evil", 0)])
 def test_peer_without_an_address_is_not_trusted(client: Any) -> None:
     """A unix socket has none: the server's proxy handling has to supply it."""
@@ -202,6 +224,16 @@ def test_resolver_reads_a_view_of_another_edge() -> None:
         Session("t"),
     ):
         assert resolver(view) == "acme"
+
+
+def test_resolver_that_finds_an_invalid_id_is_400() -> None:
+    """An application's resolver may validate by itself; what it finds is malformed all the same."""
+
+    def resolver(view: Any) -> str:
+        with tenant_scope("a:b") as tenant_id:
+            return tenant_id
+
+    assert status_of(FirstOf(resolver), request()) == 400
 
 
 def test_errors_name_their_sources_and_no_value() -> None:

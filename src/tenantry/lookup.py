@@ -261,7 +261,7 @@ class Lookup:
     def _called(self, tenant_id: TenantId) -> _Outcome:
         try:
             return _Outcome(self._fn(tenant_id))
-        except Exception as error:  # noqa: BLE001 - told to all who wait, as 503
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - told to all who wait, as 503
             return _Outcome(error=error)
 
     async def _acalled(self, tenant_id: TenantId) -> _Outcome:

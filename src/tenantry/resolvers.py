@@ -80,6 +80,7 @@ class Finding(NamedTuple):
         return bool(self.named) or self.final
 
 
+_NO_ID: Final = object()
 _NOTHING: Final = Finding()
 _NOTHING_FINAL: Final = Finding(final=True)
 
@@ -163,9 +164,12 @@ class _Custom(Source):
         self.sources = (getattr(resolver, "__name__", type(resolver).__name__),)
 
     def find(self, request: Request) -> Steps[Finding]:
-        value = self._resolver(request)
-        if needs_await(value):
-            value = yield value
+        try:
+            value = self._resolver(request)
+            if needs_await(value):
+                value = yield value
+        except InvalidTenantIdError:
+            value = _NO_ID
         return _NOTHING if value is None else self._named(value)
 
 
@@ -266,8 +270,7 @@ def _stands_in(peer: str | None, networks: tuple[Network, ...]) -> bool:
     except ValueError:
         return False
     mapped = getattr(address, "ipv4_mapped", None)
-    address = mapped or address
-    return any(address in network for network in networks)
+    return any(address in network or (mapped and mapped in network) for network in networks)
 
 
 _SEEN_LIMIT: Final = 4096  # ids whose bytes are remembered; bounded by starting over

@@ -106,6 +106,14 @@ async def test_request_without_one_valid_id_is_refused(
     assert b"acm" not in body["body"]
 
 
+async def test_minimal_scope_is_enough() -> None:
+    """A scope that lacks what the specification lets a server leave out."""
+    app = TenantMiddleware(echo, resolver=TRUSTING)
+    assert await ask(app, {"type": "http", "headers": [(b"x-tenant", b"acme")]}) == (200, "acme")
+    assert (await ask(app, {"type": "http"}))[0] == 400
+    assert (await ask(TenantMiddleware(echo, resolver=TRUSTING, exempt=["/"]), {"type": "http"}))[0] == 400
+
+
 async def test_entry_overwrites_a_stale_tenant() -> None:
     """Servers hand one request a copy of the context of another: an exempt route sees none of it."""
     app = TenantMiddleware(echo, resolver=TRUSTING, exempt=["/healthz"])

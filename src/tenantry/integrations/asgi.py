@@ -79,10 +79,10 @@ class TenantMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
-        if self._header is not None and scope["type"] == "http" and scope["method"] != "OPTIONS":
+        if self._header is not None and scope["type"] == "http" and scope.get("method") != "OPTIONS":
             # The common case, for a fraction of what the decision costs: nothing is called that could
             # see a stale tenant, and whatever is in doubt takes the way below.
-            tenant_id = self._header.at_once(scope["headers"])
+            tenant_id = self._header.at_once(scope.get("headers", ()))
             if tenant_id is not None:
                 begun = begin_unit(tenant_id)
                 try:

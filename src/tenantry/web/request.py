@@ -101,6 +101,8 @@ class AsgiHeaders:
 
     def get(self, name: str, default: str | None = None) -> str | None:
         """Return the header's value, values of a repeated header joined by commas, or ``default``."""
+        if "_" in name:
+            return default
         wire = _wire_name(name)
         values = [value for key, value in self._pairs if key.lower() == wire]
         if not values:
@@ -136,7 +138,7 @@ class AsgiRequest:
     @property
     def path(self) -> str:
         """The decoded path, mount point included, query excluded."""
-        path: str = self.raw["path"]
+        path: str = self.raw.get("path", "")
         return path
 
     @property
