@@ -141,7 +141,9 @@ def test_discard_does_not_ask_with_yes(shell) -> None:
     assert shell.left() == ["id-t2"]
 
 
-@pytest.mark.parametrize("words", [("show",), ("replay", "--tenant", "acme"), ("discard", "--yes", "--reason", "x")])
+@pytest.mark.parametrize(
+    "words", [("show",), ("replay", "--tenant", "acme"), ("discard", "--yes", "--reason", "x")]
+)
 def test_unknown_id(shell, words) -> None:
     """Not done, and said in one line."""
     done = shell(words[0], "nope", *words[1:])

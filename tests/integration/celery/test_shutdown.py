@@ -117,7 +117,7 @@ def test_depth_from_which_every_refusal_is_critical(new_rig) -> None:
         send = type(rig.app).send_task
         for expected in (0, 1, 2):
             rig.entry(send(rig.app, rig.probe.tell.name).id)
-            services.wait_until(lambda: worker.log().count("CRITICAL") == expected, f"{expected} alarms")  # noqa: B023
+            services.wait_until(lambda: worker.log().count("CRITICAL") == expected, f"{expected} alarms")
         assert "holds 3 messages" in worker.log()
 
 
