@@ -155,7 +155,7 @@ CONFLICTS = {
     "body": lambda w: chord([w.free.s(), w.free.s()], w.free.s().set(tenant="globex")).delay(),
     "link": lambda w: w.free.apply_async(link=w.free.s().set(tenant="globex")),
     "link_error": lambda w: w.free.apply_async(link_error=w.free.s().set(tenant="globex")),
-    "map": lambda w: w.free.s().set(tenant="globex").type.map([1]).set(tenant="globex").delay(),
+    "map": lambda w: w.free.map([1]).apply_async(tenant="globex"),
     "apply": lambda w: w.free.apply(tenant="globex"),
 }
 

@@ -98,16 +98,20 @@ def _whose(
     if running is not None and inherited != running.tenant_id and _continues(running, task_id, options):
         inherited = running.tenant_id
     canvas = Canvas(app, inherited)
-    tenant_id = canvas.named_in(options, inherited)
+    tenant_id = inherited
+    if options.get("headers") or "tenant" in options:
+        tenant_id = canvas.named_in(options, inherited)
     came_out = canvas.task(name, args, kwargs, tenant_id)
-    if any(options.get(option) for option in _FOLLOW_OPTIONS):
+    # Spelled out: this is on the path of every publish.
+    if options.get("link") or options.get("link_error") or options.get("chain") or options.get("chord"):
         canvas.links(options, came_out)
     return tenant_id
 
 
 def _write(edge: Edge, tenant_id: TenantId | None, name: str, task_id: str, options: dict[str, Any]) -> None:
-    headers = dict(options.get("headers") or ())
-    nested = nested_headers(headers)
+    headers = options.get("headers")
+    headers = options["headers"] = dict(headers) if headers else {}
+    nested = nested_headers(headers) if "headers" in headers else None
     if nested is not None:
         headers["headers"] = nested = dict(nested)
     if tenant_id is None:
@@ -115,13 +119,12 @@ def _write(edge: Edge, tenant_id: TenantId | None, name: str, task_id: str, opti
         if nested is not None:
             nested.pop(HEADER)
         _unstamp(options)
-    else:
-        text = format_header(tenant_id, secret_keys=edge.secret_keys, task_id=task_id, task_name=name)
-        headers[HEADER] = text
-        if nested is not None:
-            nested[HEADER] = text
-        _stamp(tenant_id, options)
-    options["headers"] = headers
+        return
+    text = format_header(tenant_id, secret_keys=edge.secret_keys, task_id=task_id, task_name=name)
+    headers[HEADER] = text
+    if nested is not None:
+        nested[HEADER] = text
+    _stamp(tenant_id, options)
 
 
 def _stamp(tenant_id: TenantId, options: dict[str, Any]) -> None:
