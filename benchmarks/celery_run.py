@@ -58,10 +58,10 @@ def rows() -> Iterator[Row]:
 
 def _worker(url: str, folder: str, name: str):
     env = {"URL": url, "QUEUE": name} | ({} if KEYS[name] is None else {"KEYS": KEYS[name]})
-    path = os.pathsep.join(["src", os.environ.get("PYTHONPATH", "")])
+    env["PYTHONPATH"] = os.pathsep.join([folder, str(Path("src").resolve())])
     return services.celery_worker(
         "run_app:app", "-Q", name, "--without-gossip", "--without-mingle", "--without-heartbeat",
-        cwd=folder, env={**env, "PYTHONPATH": os.pathsep.join([folder, str(Path(path.split(os.pathsep)[0]).resolve())])},
+        cwd=folder, env=env,
     )  # fmt: skip
 
 
