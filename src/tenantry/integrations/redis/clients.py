@@ -22,6 +22,7 @@ __all__ = [
     "AsyncPubSubSeat",
     "CallSite",
     "ClientSeat",
+    "ModuleSeat",
     "PipelineMemory",
     "PipelineSeat",
     "PubSubSeat",
@@ -60,10 +61,26 @@ class ClientSeat(CallSite):
         self._tenantry_judge(("MONITOR",))  # before it takes a connection that it would not give back
         return self._tenantry_base().monitor(*args, **kwargs)
 
+    def json(self, *args: Any, **kwargs: Any) -> Any:
+        return self._tenantry.seat(self._tenantry_base().json(*args, **kwargs), ModuleSeat)
+
+    def ft(self, *args: Any, **kwargs: Any) -> Any:
+        return self._tenantry.seat(self._tenantry_base().ft(*args, **kwargs), ModuleSeat)
+
+    def ts(self, *args: Any, **kwargs: Any) -> Any:
+        return self._tenantry.seat(self._tenantry_base().ts(*args, **kwargs), ModuleSeat)
+
     def register_script(self, script: Any) -> Any:
         registered = self._tenantry.seat(self._tenantry_base().register_script(script), ScriptSeat)
         registered._tenantry_owner = current_tenant_or_none()
         return registered
+
+
+class ModuleSeat(Seat):
+    """The commands of a module; its pipelines are made past the client, straight on the pool."""
+
+    def pipeline(self, *args: Any, **kwargs: Any) -> Any:
+        return self._tenantry.adopt(self._tenantry_base().pipeline(*args, **kwargs))
 
 
 class ScriptSeat(Seat):

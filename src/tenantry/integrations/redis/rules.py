@@ -245,6 +245,7 @@ _BY_HAND: Final = (
     Rule("XREAD", _xread),
     Rule("XREADGROUP", _xread),
     Rule("COPY", _copy),
+    Rule("PFMERGE", _claims("1:-1")),  # legal without a source, which its key specs do not say
     Rule("SCAN", _scan),
     Rule("PUBLISH", _first_channel),
     Rule("SPUBLISH", _first_channel),
