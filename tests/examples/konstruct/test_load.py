@@ -156,7 +156,7 @@ def run(broker: str, database: dict[str, str], folder: Path, *, messages: int, k
             over.set()
             killer.join()
         arrived = lambda: everything_arrived(made, tenants, messages)  # noqa: E731
-        wait_for(arrived, "every message", folder, seconds=120)
+        wait_for(arrived, "every message", folder, seconds=60 + 10 * messages)
         for tenant in tenants:
             judge(made, tenant, messages)
     return pool
@@ -172,10 +172,12 @@ def test_nothing_is_lost_crossed_or_doubled_while_workers_die(
 
 
 @pytest.mark.deep
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("broker", ["rabbitmq", "valkey"])
 def test_the_same_for_long(
     konstruct_database: dict[str, str], rabbitmq_url: str, tmp_path: Path, broker: str
 ):
     """More messages, more deaths, and Valkey as the broker, which waits for the visibility timeout."""
     url = rabbitmq_url if broker == "rabbitmq" else ""
-    run(url, konstruct_database, tmp_path, messages=100, kills=30)
+    messages = int(os.environ.get("KONSTRUCT_LOAD_MESSAGES", "100"))
+    run(url, konstruct_database, tmp_path, messages=messages, kills=messages // 3)

@@ -14,6 +14,9 @@ from sqlalchemy import make_url
 from tests import services
 from tests.examples.konstruct.fleet import TOKENS, Fleet, migrate, process_environment
 
+# One process runs all of them: the servers and services behind them are started once.
+pytestmark = pytest.mark.xdist_group("konstruct")
+
 
 def unique() -> dict[str, str]:
     """A user and a one-to-one thread that no other test has, in both tenants alike."""
