@@ -180,6 +180,19 @@ def test_scope_object_entered_twice_and_left_out_of_order_raises():
     assert active() is None
 
 
+def test_scope_object_shared_by_contexts_takes_back_the_entry_of_each():
+    """The first to enter leaves first, and each exit takes its own entry."""
+    scope = tenant_scope("acme")
+    contexts = [contextvars.Context() for _ in range(3)]
+    for context in contexts:
+        context.run(scope.__enter__)
+    for context in contexts:
+        context.run(scope.__exit__, None, None, None)
+        assert context.run(active) is None
+    with pytest.raises(ScopeOrderError, match="never entered"):
+        scope.__exit__(None, None, None)
+
+
 def test_scope_object_shared_by_threads_keeps_them_apart():
     """Two threads inside one scope object leave in the order in which they came."""
     scope, barrier, seen = tenant_scope("acme"), threading.Barrier(2), []
@@ -822,6 +835,38 @@ def test_hook_removed_inside_a_scope_is_still_left(hook):
     with tenant_scope("acme"):
         remove()
     assert [entry[0] for entry in log] == ["+", "-"]
+
+
+def test_hook_may_hold_a_scope_of_its_own(hook):
+    """What a hook has entered is left before the order is judged."""
+
+    @contextmanager
+    def inner(tenant):
+        with tenant_scope(tenant), without_tenant(reason="a hook's own"):
+            yield
+
+    hook(inner)
+    with tenant_scope("acme"):
+        pass
+    assert get_state().kind == "never set"
+
+
+def test_hooks_of_a_bound_tenant_wait_for_its_own_context(hook):
+    """A reset elsewhere changes nothing: the hooks are left once, where they belong."""
+    log = []
+    hook(Recorder(log, "a"))
+    token = bind_tenant("acme")
+
+    def elsewhere():
+        with pytest.raises(ScopeOrderError, match="another context"):
+            reset_tenant(token)
+
+    contextvars.copy_context().run(elsewhere)
+    assert [entry[:2] for entry in log] == ["+a"]
+    reset_tenant(token)
+    with pytest.raises(ScopeOrderError, match="already taken"):
+        reset_tenant(token)
+    assert log == ["+a:acme:acme", "-a:acme:acme:None"]
 
 
 def test_hook_has_to_be_callable():

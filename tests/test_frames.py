@@ -90,9 +90,23 @@ def test_in_generator_is_the_word_of_the_caller():
         with without_tenant(reason="a test", in_generator=True):
             yield active()
 
+    async def async_steps():
+        async with tenant_scope("acme", in_generator=True):
+            yield active()
+
+    async def async_other():
+        async with without_tenant(reason="a test", in_generator=True):
+            yield active()
+
+    async def main():
+        for driven, expected in ((async_steps(), "acme"), (async_other(), None)):
+            assert await anext(driven) == expected
+            await driven.aclose()
+
     for driven, expected in ((steps(), "acme"), (other(), None)):
         assert next(driven) == expected
         driven.close()
+    asyncio.run(main())
     assert active() is None
 
 

@@ -9,6 +9,7 @@ import gc
 import inspect
 import logging
 import threading
+import types
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -121,6 +122,21 @@ def test_decorator_is_recursive_and_shared_by_threads():
         futures = [pool.submit(meet, barrier) for _ in range(50)]
         assert {future.result() for future in futures} == {"acme"}
         assert pool.submit(active).result() is None
+
+
+def test_generator_based_coroutines_stay_awaitable():
+    """They are generators by their flags, and are awaited."""
+
+    @tenant_scope("acme")
+    @types.coroutine
+    def work():
+        yield
+        return active()
+
+    async def main():
+        return await work()
+
+    assert asyncio.run(main()) == "acme"
 
 
 class Worker:

@@ -217,25 +217,49 @@ def _replace(state: State, *, hooks_for: TenantId | None) -> _Entry:
         raise
 
 
-def _take_back(entry: _Entry, error: BaseException | None, *, in_order: bool = True) -> str:
+def _take_back(
+    entry: _Entry, error: BaseException | None, *, in_order: bool = True, hooks_elsewhere: bool = True
+) -> str:
     """Restore what ``entry`` replaced, leave its hooks, and return how that went.
 
-    ``in_order=False`` restores whatever was left open inside. The token alone can tell whether this is
-    the context that it was made in, so it is asked first.
+    ``in_order=False`` restores whatever was left open inside. ``hooks_elsewhere=False`` keeps the hooks for
+    a later try if this is another context. The token alone can tell whether it is, so it is asked first.
     """
     state, token, hooks = entry
     current = get_state()
     try:
         _STATE.reset(token)
     except ValueError:
-        outcome = _FOREIGN
+        if hooks and hooks_elsewhere:
+            _report(_leave_hooks(hooks, error))
+        return _FOREIGN
     except RuntimeError:
         return _USED
-    else:
-        outcome = _settle(state, current) if in_order and current is not state else _RESTORED
     if hooks:
-        _leave_entered(state, hooks, error, outcome)
-    return outcome
+        return _take_back_hooked(state, current, hooks, error, in_order=in_order)
+    return _settle(state, current) if in_order and current is not state else _RESTORED
+
+
+def _take_back_hooked(
+    state: State,
+    current: State,
+    hooks: Sequence[AbstractContextManager[object]],
+    error: BaseException | None,
+    *,
+    in_order: bool,
+) -> str:
+    """Leave the hooks as if the state were still there, and judge the order once what they hold is gone."""
+    before = get_state()
+    _STATE.set(current)
+    failure = _leave_hooks(hooks, error)
+    current = get_state()
+    if in_order and current is not state:
+        _report(failure)
+        return _settle(state, current)
+    _STATE.set(before)
+    if failure is not None:
+        raise failure
+    return _RESTORED
 
 
 def _settle(state: State, current: State) -> str:
@@ -247,22 +271,11 @@ def _settle(state: State, current: State) -> str:
     return _MISMATCH
 
 
-def _leave_entered(
-    state: State, hooks: Sequence[AbstractContextManager[object]], error: BaseException | None, outcome: str
-) -> None:
-    """Leave the hooks under the tenant that they were entered for; their error leaves if all else went well."""
-    after = get_state()
-    if outcome is not _FOREIGN:
-        _STATE.set(state)
-    failure = _leave_hooks(hooks, error)
-    _STATE.set(after)
-    if failure is None:
-        return
-    if outcome is _RESTORED:
-        raise failure
-    _logger().warning(
-        "a scope hook failed while its scope was left out of order or elsewhere", exc_info=failure
-    )
+def _report(failure: BaseException | None) -> None:
+    if failure is not None:
+        _logger().warning(
+            "a scope hook failed while its scope was left out of order or elsewhere", exc_info=failure
+        )
 
 
 def _order_error(state: State) -> ScopeOrderError:
@@ -500,7 +513,7 @@ def reset_tenant(token: BoundTenant) -> None:
     if not isinstance(token, BoundTenant):
         raise TypeError(f"reset_tenant takes the token that bind_tenant returned, not {type(token).__name__}")
     entry = token.entry
-    outcome = _take_back(entry, None)
+    outcome = _take_back(entry, None, hooks_elsewhere=False)
     if outcome is _USED:
         raise ScopeOrderError("a token that was not used yet", "one that reset_tenant has already taken")
     if outcome is _FOREIGN:

@@ -10,7 +10,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from tenantry.errors import ScopeOrderError
-from tenantry.steps import CO_ASYNC_GENERATOR, CO_GENERATOR
+from tenantry.steps import CO_ASYNC_GENERATOR, CO_GENERATOR, CO_ITERABLE_COROUTINE
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -20,7 +20,6 @@ __all__ = ["GENERATOR", "get_frame", "refuse_generator_frame"]
 get_frame = sys._getframe  # noqa: SLF001 - what inspect.currentframe() is, without importing inspect
 
 GENERATOR = CO_GENERATOR | CO_ASYNC_GENERATOR
-_CO_ITERABLE_COROUTINE = 0x100  # @types.coroutine: a coroutine in all but its flags
 
 # Drivers that are known to run every step of a generator in one context.
 _DRIVERS = frozenset({"contextlib", "_pytest", "pytest_asyncio"})
@@ -45,9 +44,9 @@ _WORKERS = frozenset(
 
 
 def refuse_generator_frame(frame: FrameType, scope: str) -> None:
-    """Raise ``ScopeOrderError`` if ``frame`` is a generator's with a driver that may not keep the context."""
+    """Raise ``ScopeOrderError`` if the driver of a generator's ``frame`` may not keep the context."""
     flags = frame.f_code.co_flags
-    if not flags & GENERATOR or flags & _CO_ITERABLE_COROUTINE or _is_driven_safely(frame, flags):
+    if flags & CO_ITERABLE_COROUTINE or _is_driven_safely(frame, flags):
         return
     raise ScopeOrderError(
         f"`with {scope}(...)` in a function, where one context sees entry and exit "

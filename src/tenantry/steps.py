@@ -17,6 +17,7 @@ __all__ = ["CO_ASYNC_GENERATOR", "CO_GENERATOR", "bound_to", "bound_to_function"
 # Flags of code objects, as documented for the module `inspect`, which is too slow to import here.
 CO_GENERATOR = 0x20
 CO_COROUTINE = 0x80
+CO_ITERABLE_COROUTINE = 0x100  # @types.coroutine: a generator by its flags, a coroutine by its use
 CO_ASYNC_GENERATOR = 0x200
 
 Step = Callable[[], AbstractContextManager[object]]
@@ -86,7 +87,7 @@ def _bound_callable(
     function: Callable[..., Any], step: Step, final: Step, on_call: Callable[[], None]
 ) -> Callable[..., Any]:
     flags = _code_flags(function)
-    if flags & CO_COROUTINE:
+    if flags & (CO_COROUTINE | CO_ITERABLE_COROUTINE):
         wrapper = _coroutine_function(function, step, on_call)
     elif flags & CO_GENERATOR:
         wrapper = _generator_function(function, step, final, on_call)
