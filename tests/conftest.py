@@ -64,17 +64,27 @@ def pgvector_dsn() -> Iterator[str]:
 # --- the part of the suite that every Python runs in CI -------------------------------------------
 
 
+_ON_SERVERS = (
+    "integration/",
+    "examples/",
+    "integrations/redis/test_acl.py",
+    "integrations/redis/test_tenants.py",
+)
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add ``--core``."""
-    parser.addoption("--core", action="store_true", help="of tests/integration, only what is marked core")
+    parser.addoption(
+        "--core", action="store_true", help="of the tests on real servers, only what is marked core"
+    )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With ``--core``, leave out the integration tests that are not marked ``core``."""
+    """With ``--core``, leave out the tests of real servers that are not marked ``core``."""
     if not config.getoption("--core"):
         return
-    integration = config.rootpath / "tests" / "integration"
-    out = [i for i in items if i.path.is_relative_to(integration) and not i.get_closest_marker("core")]
+    servers = tuple(str(config.rootpath / "tests" / path) for path in _ON_SERVERS)
+    out = [i for i in items if str(i.path).startswith(servers) and not i.get_closest_marker("core")]
     config.hook.pytest_deselected(items=out)
     kept = set(items) - set(out)
     items[:] = [item for item in items if item in kept]
