@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -232,3 +234,52 @@ def test_install_twice_is_once_and_uninstall_stops_it(sent: Sent) -> None:
         sentry_sdk.capture_message("x")
     assert sent.tags() == [None]
     assert sentry._remove_hook is None
+
+
+BEHIND_STARLETTE = """
+import json, sentry_sdk
+from sentry_sdk.integrations.starlette import StarletteIntegration
+from sentry_sdk.transport import Transport
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.routing import Route
+from starlette.testclient import TestClient
+from tenantry import current_tenant
+from tenantry.integrations.asgi import TenantMiddleware
+from tenantry.integrations.sentry import install
+from tenantry.resolvers import Header
+
+events = []
+
+class Sent(Transport):
+    def capture_envelope(self, envelope):
+        events.append(envelope.get_event())
+
+async def fail(request):
+    raise ValueError(current_tenant())
+
+def fail_in_thread(request):
+    raise ValueError(current_tenant())
+
+sentry_sdk.init(
+    dsn="http://key@localhost/1", transport=Sent,
+    integrations=[StarletteIntegration()], auto_enabling_integrations=False,
+)
+install()
+tenants = Middleware(TenantMiddleware, resolver=Header("X-Tenant", trust_client=True))
+routes = [Route("/fail", fail), Route("/thread", fail_in_thread)]
+client = TestClient(Starlette(routes=routes, middleware=[tenants]), raise_server_exceptions=False)
+for path, tenant in [("/fail", "acme"), ("/thread", "globex"), ("/fail", "initech")]:
+    assert client.get(path, headers={"X-Tenant": tenant}).status_code == 500
+print(json.dumps([(e["exception"]["values"][-1]["value"], e["tags"]["tenant"]) for e in events]))
+"""
+
+
+def test_unhandled_errors_behind_sentry_s_own_middleware_carry_their_tenant() -> None:
+    """Sentry's integration for Starlette captures outside of our middleware. It patches for good: a process."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", BEHIND_STARLETTE], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    tenants = ["acme", "globex", "initech"]
+    assert json.loads(done.stdout) == [[tenant, tenant] for tenant in tenants]
