@@ -99,7 +99,7 @@ def _post(url: str, text: str, **options: Any) -> Answer:
 
 
 def _before_task(answer: Answer) -> Any:
-    return before.service.worker.AsyncResult(answer.body["task_id"]).get(timeout=15)
+    return before.service.worker.AsyncResult(answer.body["task_id"]).get(timeout=60)
 
 
 def _become_globex(targets: Targets) -> None:
@@ -152,7 +152,7 @@ def stolen_name_after(targets: Targets) -> str:
 def publish_before(targets: Targets) -> str:
     """A cron script publishes; the worker still has the tenant of the task before."""
     _become_globex(targets)
-    found = before.service.respond.delay(AGENT, USER, "nightly summary of acme").get(timeout=15)
+    found = before.service.respond.delay(AGENT, USER, "nightly summary of acme").get(timeout=60)
     assert found == "globex", found
     return "ran as 'globex', because the task before it did"
 
@@ -173,7 +173,7 @@ def plain_client_before(targets: Targets) -> str:
     _become_globex(targets)
     client = Celery(broker=before.service.URL, backend=before.service.URL)
     arguments = (AGENT, USER, "from a script without any header")
-    found = client.send_task("before.respond", args=arguments, queue="before").get(timeout=15)
+    found = client.send_task("before.respond", args=arguments, queue="before").get(timeout=60)
     assert found == "globex", found
     return "ran as 'globex', because the task before it did"
 
@@ -183,13 +183,13 @@ def plain_client_after(targets: Targets) -> str:
     client = Celery(broker=settings.broker_url, backend=settings.redis_url)
     with _nothing_written(targets):
         result = client.send_task("konstruct.respond", args=(AGENT, USER, "plain"), queue="konstruct")
-        error = result.get(timeout=15, propagate=False)
+        error = result.get(timeout=60, propagate=False)
     assert result.state == "FAILURE", result.state
     assert type(error).__name__ == "MissingTenantHeaderError", error
     assert result.id in targets.after_log(), "no warning in the worker's log"
     with tenant_scope("acme"):
         length = len(memory_short.get_recent_messages(AGENT, USER))
-        orchestrator.respond.delay(_incoming("Still there?")).get(timeout=15)
+        orchestrator.respond.delay(_incoming("Still there?")).get(timeout=60)
         assert len(memory_short.get_recent_messages(AGENT, USER)) == length + 2
     return f"FAILURE, {type(error).__name__}: {error}  [acme's next message ran]"
 

@@ -288,7 +288,7 @@ def _summarise(report: Report, url: str) -> None:
 
 
 def _summary(url: str, tenant: str) -> str:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         day = dt.datetime.now(dt.UTC).date().isoformat()
         answer = call(f"{url}/summaries/{day}", tenant=tenant, token=TOKENS[tenant])
@@ -299,7 +299,7 @@ def _summary(url: str, tenant: str) -> str:
 
 
 def _window(path: str, tenant: str, texts: list[str]) -> str:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while True:
         window = call(path.replace("+", "%2B"), tenant=tenant, token=TOKENS[tenant]).body["messages"]
         if len(window) >= 2 * len(texts) or time.monotonic() > deadline:

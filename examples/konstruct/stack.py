@@ -75,7 +75,7 @@ class Stack:
             raise KeyboardInterrupt
         raise SystemExit(128 + signal.SIGTERM)
 
-    def start(self, name: str, *command: str, ready: Callable[[], bool], seconds: float = 45.0) -> None:
+    def start(self, name: str, *command: str, ready: Callable[[], bool], seconds: float = 120.0) -> None:
         """Start one service and wait until ``ready()``."""
         self.launch(name, *command)
         self.wait(name, ready, seconds=seconds)
@@ -115,7 +115,7 @@ class Stack:
                 start_new_session=True,  # Ctrl-C reaches us alone, and we stop them in order
             )
 
-    def wait(self, name: str, ready: Callable[[], bool], *, seconds: float = 45.0) -> None:
+    def wait(self, name: str, ready: Callable[[], bool], *, seconds: float = 120.0) -> None:
         """Wait until ``ready()``, while every service lives."""
         deadline = time.monotonic() + seconds
         while not ready():

@@ -65,7 +65,8 @@ class NoTenantError(TenancyError, LookupError):
 
     Attributes:
         wanted: The function or command that asked, e.g. ``"memory_short"``.
-        state: Why there is none: ``"never set"``, ``"explicitly none"`` or ``"without_tenant"``.
+        state: Why there is none: ``"never set"``, ``"explicitly none"``, ``"without_tenant"``, or,
+            for a database, ``"outside a transaction"``.
     """
 
     _CURES: Final = {
@@ -80,6 +81,11 @@ class NoTenantError(TenancyError, LookupError):
         "without_tenant": (
             "this code runs inside without_tenant(...), which is deliberate. Enter tenant_scope(...) "
             "inside it for the tenant that this call is about, or declare a shared key"
+        ),
+        "outside a transaction": (
+            "it runs outside a transaction (AUTOCOMMIT), where the setting that row-level security reads is gone "
+            "at once and the policies would silently show nothing. Run it in a transaction; what cannot run in "
+            "one (VACUUM, CREATE DATABASE) belongs to an engine without tenantry"
         ),
     }
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from weakref import WeakKeyDictionary
 
 from tenantry.context import require_tenant
-from tenantry.errors import TenancyError, TenantConflictError
+from tenantry.errors import NoTenantError, TenancyError, TenantConflictError
 
 try:
     from sqlalchemy import event, text
@@ -238,12 +238,8 @@ def _refuse_autocommit(conn: Connection) -> None:
         raise _outside_transaction()
 
 
-def _outside_transaction() -> TenancyError:
-    return TenancyError(
-        "an SQL statement outside a transaction has no tenant, and row-level security would show "
-        "it nothing: run it in a transaction, without isolation_level='AUTOCOMMIT'. Statements "
-        "that cannot run in one (VACUUM, CREATE DATABASE) belong to an engine without tenantry."
-    )
+def _outside_transaction() -> NoTenantError:
+    return NoTenantError("an SQL statement", "outside a transaction")
 
 
 def _switched(active: TenantId, requested: TenantId) -> TenantConflictError:

@@ -12,7 +12,6 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from tenantry import (
     NoTenantError,
-    TenancyError,
     TenantConflictError,
     carry_tenant,
     tenant_scope,
@@ -105,9 +104,9 @@ def test_autocommit_raises_instead_of_showing_nothing(make_engine: Callable[...,
     """As an engine's level, a connection's, and set on the driver behind SQLAlchemy's back."""
     engine = make_engine(isolation_level="AUTOCOMMIT")
     with tenant_scope("acme"), engine.connect() as conn:
-        with pytest.raises(TenancyError, match="outside a transaction"):
+        with pytest.raises(NoTenantError, match="outside a transaction"):
             conn.execute(BODIES)
-        with pytest.raises(TenancyError, match="outside a transaction"):
+        with pytest.raises(NoTenantError, match="outside a transaction"):
             conn.begin()
 
 
@@ -116,7 +115,7 @@ def test_autocommit_of_one_connection_raises_and_the_next_one_works(engine: Engi
     write(engine, "acme", "of acme")
     with tenant_scope("acme"), engine.connect() as conn:
         autocommit = conn.execution_options(isolation_level="AUTOCOMMIT")
-        with pytest.raises(TenancyError, match="AUTOCOMMIT"):
+        with pytest.raises(NoTenantError, match="AUTOCOMMIT"):
             autocommit.execute(BODIES)
     assert bodies(engine, "acme") == ["of acme"]
 
@@ -127,7 +126,7 @@ def test_autocommit_of_a_derived_engine_raises(engine: Engine):
     with (
         tenant_scope("acme"),
         derived.connect() as conn,
-        pytest.raises(TenancyError, match="AUTOCOMMIT"),
+        pytest.raises(NoTenantError, match="AUTOCOMMIT"),
     ):
         conn.execute(BODIES)
 
@@ -138,7 +137,7 @@ def test_autocommit_set_on_the_driver_raises(engine: Engine):
         driver_connection = conn.connection.dbapi_connection
         driver_connection.autocommit = True
         try:
-            with pytest.raises(TenancyError, match="outside a transaction"):
+            with pytest.raises(NoTenantError, match="outside a transaction"):
                 conn.execute(BODIES)
         finally:
             driver_connection.autocommit = False
@@ -152,7 +151,7 @@ def test_statement_after_a_textual_end_raises(engine: Engine, end: str):
     with tenant_scope("acme"), engine.connect() as conn:
         conn.execute(SETTING)
         conn.execute(text(end))
-        with pytest.raises(TenancyError, match="outside a transaction"):
+        with pytest.raises(NoTenantError, match="outside a transaction"):
             conn.execute(BODIES)
         conn.rollback()
         assert conn.execute(SETTING).scalar() == "acme"
@@ -342,7 +341,7 @@ def test_install_covers_open_connections_from_their_next_transaction_on(
     with tenant_scope("acme"), engine.connect() as conn:
         conn.execute(SETTING)
         install(engine)
-        with pytest.raises(TenancyError, match="outside a transaction"):
+        with pytest.raises(NoTenantError, match="outside a transaction"):
             conn.execute(SETTING)
         conn.rollback()
         assert conn.execute(SETTING).scalar() == "acme"
@@ -357,7 +356,7 @@ def test_ended_transaction_vouches_for_no_later_one(engine: Engine, end: str):
         uninstall(engine)
         conn.execute(SETTING)
         install(engine)
-        with pytest.raises(TenancyError, match="outside a transaction"):
+        with pytest.raises(NoTenantError, match="outside a transaction"):
             conn.execute(SETTING)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import Engine, create_engine
 
-from tenantry import NoTenantError, TenancyError, TenantConflictError, tenant_scope
+from tenantry import NoTenantError, TenantConflictError, tenant_scope
 from tenantry.integrations.sqlalchemy import install
 
 from .conftest import Database
@@ -68,6 +68,6 @@ def test_statement_after_prepare_raises(engine: Engine):
         transaction = conn.begin_twophase()
         conn.execute(INSERT, {"id": "1", "body": "of acme"})
         transaction.prepare()
-        with pytest.raises(TenancyError, match="outside a transaction"):
+        with pytest.raises(NoTenantError, match="outside a transaction"):
             conn.execute(BODIES)
         transaction.rollback()
