@@ -87,17 +87,16 @@ _NOTHING_FINAL: Final = Finding(final=True)
 
 def resolution(source: Source, request: Request) -> Steps[TenantId | None]:
     """Resolve in the one order there is: grammar, trusted proxies, ``verify``, agreement."""
-    finding = yield from source.find(request)
-    for named in finding.named:
-        named.source.check_peer(request)
-    for named in finding.named:
-        yield from named.source.check_tenant(request, named.tenant_id)
-    if not finding.named:
+    named, dissent, _ = yield from source.find(request)
+    for each in named:
+        each.source.check_peer(request)
+    for each in named:
+        yield from each.source.check_tenant(request, each.tenant_id)
+    if not named:
         return None
-    tenant_id = finding.named[0].tenant_id
-    if finding.dissent or any(named.tenant_id != tenant_id for named in finding.named):
+    if dissent or len({each.tenant_id for each in named}) > 1:
         raise refusal(403, "The sources of the tenant do not agree.", source.sources)
-    return tenant_id
+    return named[0].tenant_id
 
 
 class Source:

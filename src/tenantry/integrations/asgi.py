@@ -75,14 +75,16 @@ class TenantMiddleware:
             on_error=on_error,
             asynchronous=True,
         )
-        self._header = self._gate.trusted_header()
+        header = self._gate.trusted_header()
+        self._at_once = None if header is None else header.at_once
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
-        if self._header is not None and scope["type"] == "http" and scope.get("method") != "OPTIONS":
+        at_once = self._at_once
+        if at_once is not None and scope["type"] == "http" and scope.get("method") != "OPTIONS":
             # The common case, for a fraction of what the decision costs: nothing is called that could
             # see a stale tenant, and whatever is in doubt takes the way below.
-            tenant_id = self._header.at_once(scope.get("headers", ()))
+            tenant_id = at_once(scope.get("headers", ()))
             if tenant_id is not None:
                 begun = begin_unit(tenant_id)
                 try:
