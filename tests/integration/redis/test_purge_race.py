@@ -127,6 +127,7 @@ def test_export_and_import_can_be_run_again_after_a_kill(client: redis.Redis, tm
     assert client.mget("acme:1", "acme:3999") == [b"1", b"3999"]
 
 
+@pytest.mark.core
 def test_tenants_work_through_a_guarded_client(client: redis.Redis) -> None:
     """The operators' tool goes beneath the guard, whoever is active; the guard stays in place."""
     client.mset({"acme:1": "x", "acme:2": "x", "globex:1": "x", "orphan": "x"})

@@ -53,6 +53,8 @@ KEYED_DENIED = {
     *"copy georadius georadiusbymember migrate move pfdebug".split(),
     *"restore restore-asking sort sort_ro clusterscan".split(),
 }
+# One of them, which a vector of keys alone does not call.
+COUNTED = {"clusterscan"}
 
 
 class Acl:
@@ -186,7 +188,8 @@ def test_acl_judges_the_keys_of_every_keyed_command(acl: Acl, name: str) -> None
         if not _passes(acl, _vector(command, arity, "acme:1"), name):
             denied.add(command)
     assert not leaks
-    assert {command for command in denied if not command.startswith("v")} <= KEYED_DENIED
+    there = {command for command, _, _ in acl.commands()}
+    assert {command for command in denied if not command.startswith("v")} == KEYED_DENIED & there - COUNTED
     assert "get" not in denied
 
 
@@ -208,51 +211,52 @@ def _needs_numbers(acl: Acl, command: str, arity: int) -> bool:
     return False
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        "EVAL return 1 {k}",
-        "EVALSHA abc 1 {k}",
-        "EVAL_RO return 1 {k}",
-        "FCALL f 1 {k}",
-        "FCALL_RO f 1 {k}",
-        "ZUNIONSTORE acme:d 1 {k}",
-        "ZUNIONSTORE {k} 1 acme:1",
-        "ZINTERCARD 2 acme:1 {k}",
-        "SINTERCARD 1 {k}",
-        "LMPOP 1 {k} LEFT",
-        "BLMPOP 0 1 {k} LEFT",
-        "ZMPOP 1 {k} MIN",
-        "BZMPOP 0 1 {k} MIN",
-        "XREAD COUNT 1 STREAMS {k} 0",
-        "XREADGROUP GROUP g c STREAMS acme:1 {k} > >",
-        "MGET acme:1 {k}",
-        "MSET acme:1 x {k} x",
-        "RENAME acme:1 {k}",
-        "SMOVE {k} acme:1 m",
-        "LMOVE acme:1 {k} LEFT LEFT",
-        "BITOP AND acme:1 acme:2 {k}",
-        "PFMERGE {k} acme:1",
-        "GEOSEARCHSTORE {k} acme:1 FROMMEMBER m BYRADIUS 1 m",
-        "OBJECT ENCODING {k}",
-        "MEMORY USAGE {k}",
-        "XGROUP CREATE {k} g 0",
-        "WATCH acme:1 {k}",
-        "SINTERSTORE acme:1 {k}",
-        "DUMP {k}",
-        "SUBSCRIBE {k}",
-        "PUBLISH {k} m",
-        "SPUBLISH {k} m",
-        "SSUBSCRIBE {k}",
-    ],
-)
-def test_acl_judges_every_position(acl: Acl, words: str) -> None:
+POSITIONS = [
+    "EVAL return 1 {k}",
+    "EVALSHA abc 1 {k}",
+    "EVAL_RO return 1 {k}",
+    "FCALL f 1 {k}",
+    "FCALL_RO f 1 {k}",
+    "ZUNIONSTORE acme:d 1 {k}",
+    "ZUNIONSTORE {k} 1 acme:1",
+    "ZINTERCARD 2 acme:1 {k}",
+    "SINTERCARD 1 {k}",
+    "LMPOP 1 {k} LEFT",
+    "BLMPOP 0 1 {k} LEFT",
+    "ZMPOP 1 {k} MIN",
+    "BZMPOP 0 1 {k} MIN",
+    "XREAD COUNT 1 STREAMS {k} 0",
+    "XREADGROUP GROUP g c STREAMS acme:1 {k} > >",
+    "MGET acme:1 {k}",
+    "MSET acme:1 x {k} x",
+    "RENAME acme:1 {k}",
+    "SMOVE {k} acme:1 m",
+    "LMOVE acme:1 {k} LEFT LEFT",
+    "BITOP AND acme:1 acme:2 {k}",
+    "PFMERGE {k} acme:1",
+    "GEOSEARCHSTORE {k} acme:1 FROMMEMBER m BYRADIUS 1 m",
+    "OBJECT ENCODING {k}",
+    "MEMORY USAGE {k}",
+    "XGROUP CREATE {k} g 0",
+    "WATCH acme:1 {k}",
+    "SINTERSTORE acme:1 {k}",
+    "DUMP {k}",
+    "SUBSCRIBE {k}",
+    "PUBLISH {k} m",
+    "SPUBLISH {k} m",
+    "SSUBSCRIBE {k}",
+]
+
+
+def test_acl_judges_every_position(acl: Acl) -> None:
     """Own and shared keys pass wherever they stand; a foreign one does not."""
-    assert acl.allows(*words.format(k="acme:2").split())
-    for foreign in ("globex:1", "acme2:1", "acm", "acme", "{acme}:1", "%other:x", "ACME:1", "xacme:1"):
-        assert not acl.allows(*words.format(k=foreign).split())
-    if not words.startswith(("SUB", "PUB", "SPUB", "SSUB")):
-        assert acl.allows(*words.format(k="%shared:flags").split())
+    foreign = ("globex:1", "acme2:1", "acm", "acme", "{acme}:1", "%other:x", "ACME:1", "xacme:1")
+    for words in POSITIONS:
+        assert acl.allows(*words.format(k="acme:2").split()), words
+        for key in foreign:
+            assert not acl.allows(*words.format(k=key).split()), (words, key)
+        if not words.startswith(("SUB", "PUB", "SPUB", "SSUB")):
+            assert acl.allows(*words.format(k="%shared:flags").split()), words
 
 
 def test_acl_of_a_tenant_named_like_a_prefix(acl: Acl) -> None:
@@ -290,7 +294,7 @@ def test_acl_applied_again_leaves_nothing_of_before(acl: Acl) -> None:
     acl.admin.execute_command("ACL", "SETUSER", "again", "on", ">again", "+@all", "~*", "&*", "(+@all ~*)")
     acl.admin.execute_command("ACL", "SETUSER", "again", *acl_rules("acme"))
     assert acl.allows("GET", "acme:1", name="again")
-    for words in (["GET", "globex:1"], ["FLUSHALL"], ["PUBLISH", "globex:1", "m"]):
+    for words in (["GET", "globex:1"], ["RANDOMKEY"], ["FLUSHALL"], ["PUBLISH", "globex:1", "m"]):
         assert not acl.allows(*words, name="again")
 
 

@@ -40,10 +40,13 @@ def declared(name: str) -> str:
     """String: a key of no tenant."""
 
 
-@pytest.fixture(params=["redis_url", "valkey_url"])
+@pytest.fixture
 def url(request: pytest.FixtureRequest) -> str:
-    """Each of the two servers."""
-    return str(request.getfixturevalue(request.param))
+    """Valkey, and Redis too for what is marked ``both``."""
+    return str(request.getfixturevalue(getattr(request, "param", "valkey_url")))
+
+
+both = pytest.mark.parametrize("url", ["redis_url", "valkey_url"], indirect=True)
 
 
 @pytest.fixture
@@ -198,6 +201,7 @@ def _clients(url: str) -> dict[str, Callable[[], Client]]:
     }
 
 
+@both
 @pytest.mark.parametrize("kind", _clients("redis://localhost"))
 def test_tenants_work_through_every_kind_of_client(client: Client, url: str, kind: str) -> None:
     """Keys that are no text survive a client that decodes; one connection is enough."""
@@ -240,6 +244,7 @@ def test_tenants_work_on_fakeredis() -> None:
     assert left(fake) == {b"globex:1", b"initech:1", b"initech:2"}
 
 
+@both
 def test_tenants_name_what_the_server_refuses(client: Client, url: str) -> None:
     """A user who may not look is told so, and nothing is done."""
     client.set("acme:1", "x")
@@ -257,6 +262,7 @@ def test_tenants_name_what_the_server_refuses(client: Client, url: str) -> None:
 # --- usage ---------------------------------------------------------------------------------------------
 
 
+@both
 def test_usage_counts_by_type(client: Client) -> None:
     """Keys and bytes, and how many of each type."""
     own = fill(client)
@@ -277,6 +283,7 @@ def test_usage_of_nobody_is_nothing(client: Client) -> None:
 # --- purge ---------------------------------------------------------------------------------------------
 
 
+@both
 def test_purge_removes_the_tenant_and_nothing_else(client: Client) -> None:
     """Tenants that are named alike, the other layout, shared and binary keys stay."""
     own = fill(client)
@@ -322,6 +329,7 @@ def test_purge_refuses_no_passes(client: Client, passes: int) -> None:
         tenants.purge(client, "acme", max_passes=passes)
 
 
+@both
 def test_purge_asks_for_pages(client: Client) -> None:
     """SCAN in pages of 1,000 with the prefix, and no command names more keys than that."""
     client.mset({f"acme:{number}": "x" for number in range(12_000)})
@@ -466,6 +474,7 @@ def test_export_holds_few_values_in_memory(client: Client) -> None:
 # --- import --------------------------------------------------------------------------------------------
 
 
+@both
 def test_import_round_trip_is_byte_exact(client: Client) -> None:
     """What was exported and purged comes back, times to live included."""
     own = fill(client)
@@ -478,6 +487,7 @@ def test_import_round_trip_is_byte_exact(client: Client) -> None:
     assert client.pttl("acme:hash") == -1
 
 
+@both
 def test_import_under_another_tenant(client: Client) -> None:
     """Keys get the new prefix; the old tenant's stay where they are."""
     own = fill(client)
@@ -501,6 +511,7 @@ def test_import_from_the_other_layout(client: Client) -> None:
     assert not client.exists("{acme}:session:1")
 
 
+@both
 def test_import_never_overwrites_unasked(client: Client) -> None:
     """An existing key is left as it is and counted; replace=True overwrites it."""
     own = fill(client)
@@ -636,6 +647,7 @@ def test_import_refuses_a_foreign_line_in_a_well_formed_file(client: Client) -> 
     assert not left(client)
 
 
+@both
 def test_import_names_the_line_that_the_server_refuses(client: Client) -> None:
     """A value that this server cannot read: the error says which."""
     file = io.BytesIO()
@@ -688,6 +700,7 @@ def test_import_from_a_path_and_a_pipe(client: Client, tmp_path: Path) -> None:
 # --- audit ---------------------------------------------------------------------------------------------
 
 
+@both
 def test_audit_finds_what_belongs_to_nobody(client: Client) -> None:
     """Keys without a tenant's prefix and undeclared shared keys; not the declared ones."""
     fill(client)
