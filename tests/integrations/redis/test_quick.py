@@ -33,7 +33,7 @@ def test_quick_yes_is_a_yes_of_the_verdict(name: str, words: list[Any]) -> None:
     """For all commands and arguments, of all types."""
     args = (name, *words)
     with tenant_scope("acme"):
-        quick = QUICK.is_own(args)
+        quick = QUICK.own_tenant(args)
     if quick:
         rest = tuple(word for word in words if type(word) is not bool)
         assert verdict(encode_all((name, *rest), utf8), "acme") is None or len(rest) != len(words)
@@ -57,10 +57,10 @@ def test_quick_yes_is_a_yes_of_the_verdict(name: str, words: list[Any]) -> None:
 def test_quick_knows_the_ordinary_commands(args: tuple[Any, ...]) -> None:
     """Else it would be no quicker."""
     with tenant_scope("acme"):
-        assert QUICK.is_own(args)
+        assert QUICK.own_tenant(args)
     with tenant_scope("globex"):
-        assert not QUICK.is_own(args)
-    assert not QUICK.is_own(args)
+        assert not QUICK.own_tenant(args)
+    assert not QUICK.own_tenant(args)
 
 
 class Text(str):
@@ -96,7 +96,7 @@ class Text(str):
 def test_quick_leaves_the_rest_to_the_verdict(args: tuple[Any, ...]) -> None:
     """No is not a refusal, only not a certain yes."""
     with tenant_scope("acme"):
-        assert not QUICK.is_own(args)
+        assert not QUICK.own_tenant(args)
 
 
 def test_quick_does_not_know_better_than_a_declaration() -> None:
@@ -106,8 +106,8 @@ def test_quick_does_not_know_better_than_a_declaration() -> None:
         declare({"GET": 2, "MGET": (2, -1, 1), "EVALSHA": lambda words: [1], "SET EX": 2, "MYMOD.GET": 1})
     )
     with tenant_scope("acme"):
-        assert not quick.is_own(("GET", "acme:1", "globex:1"))
-        assert quick.is_own(("GET", "globex:1", "acme:1"))
-        assert quick.is_own(("MYMOD.GET", "acme:1"))
+        assert not quick.own_tenant(("GET", "acme:1", "globex:1"))
+        assert quick.own_tenant(("GET", "globex:1", "acme:1"))
+        assert quick.own_tenant(("MYMOD.GET", "acme:1"))
         for args in (("MGET", "acme:1"), ("EVALSHA", "s", 1, "acme:1"), ("SET", "acme:1", "x")):
-            assert not quick.is_own(args)
+            assert not quick.own_tenant(args)

@@ -8,13 +8,18 @@ remembers its tenant.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
-from tenantry.context import current_tenant_or_none, require_tenant, unit_of_work
-from tenantry.integrations.redis.encoding import encode_all, frozen
+import redis.asyncio.client
+import redis.client
+
+from tenantry.context import current_tenant_or_none, get_state, require_tenant, unit_of_work
+from tenantry.integrations.redis.encoding import encode_all, frozen, utf8
 from tenantry.integrations.redis.packing import enforce, is_connecting
-from tenantry.integrations.redis.seats import Seat, acting_for, other_tenant
-from tenantry.integrations.redis.verdict import binds
+from tenantry.integrations.redis.quick import never
+from tenantry.integrations.redis.seats import Policy, Seat, acting_for, other_tenant
+from tenantry.integrations.redis.verdict import binds, shown_name
+from tenantry.keys import tenant_prefix
 
 __all__ = [
     "AsyncPipelineMemory",
@@ -30,6 +35,12 @@ __all__ = [
 ]
 
 
+_STOCK_PIPELINES: Final = (
+    redis.client.Pipeline.execute_command,
+    redis.asyncio.client.Pipeline.execute_command,
+)
+
+
 class CallSite(Seat):
     """Judges a call before redis-py does anything about it."""
 
@@ -37,7 +48,7 @@ class CallSite(Seat):
 
     def _tenantry_judge(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
         """Return the arguments to go on with, or raise; those that could still change are frozen."""
-        if self._tenantry.quick.is_own(args) and self._tenantry.is_utf8:
+        if self._tenantry.own_tenant(args) is not None:
             return args
         encode = self._tenantry.encode
         args = frozen(args, encode)
@@ -49,7 +60,9 @@ class ClientSeat(CallSite):
     """A client, sync or asyncio, on one server or a cluster."""
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
-        return self._tenantry_execute(*self._tenantry_judge(args), **options)
+        if self._tenantry.own_tenant(args) is None:
+            args = self._tenantry_judge(args)
+        return self._tenantry_execute(*args, **options)
 
     def pipeline(self, *args: Any, **kwargs: Any) -> Any:
         return self._tenantry.adopt(self._tenantry_base().pipeline(*args, **kwargs))
@@ -102,19 +115,23 @@ class PipelineTenant(CallSite):
     """A pipeline belongs to the tenant of its first command until it is executed or reset."""
 
     _tenantry_owner: str | None = None
+    _tenantry_prefix: str | tuple[()] = ()  # no text starts with any of none
 
     def _tenantry_claim(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
         active = current_tenant_or_none()
         if active is None:
             return self._tenantry_judge(args)
-        if not (self._tenantry.is_utf8 and self._tenantry.quick.is_own(args)):
+        if self._tenantry.own_tenant(args) is None:
             args = self._tenantry_judge(args)
             if not binds(encode_all(args, self._tenantry.encode), self._tenantry.declared):
                 return args
         if self._tenantry_owner not in (None, active):
             raise other_tenant(_name(args), active, "pipeline")
-        self._tenantry_owner = active
+        self._tenantry_owner, self._tenantry_prefix = active, tenant_prefix(active)
         return args
+
+    def _tenantry_forget(self) -> None:
+        self._tenantry_owner, self._tenantry_prefix = None, ()
 
     def _tenantry_check(self) -> None:
         owner = self._tenantry_owner
@@ -122,10 +139,36 @@ class PipelineTenant(CallSite):
             raise other_tenant("EXEC", active, "pipeline")
 
 
+def _queueing(policy: Policy, base: Any) -> Callable[..., Any]:
+    """``execute_command`` of a pipeline on one server: a closure, since it runs for every command queued.
+
+    One key of the pipeline's own tenant, in plain text, is the case that has to be quick.
+    """
+    execute, queue = base.execute_command, base.pipeline_execute_command
+    is_stock = execute in _STOCK_PIPELINES
+    only = {} if policy.own_tenant is never else policy.quick.only
+
+    def execute_command(pipeline: Any, *args: Any, **options: Any) -> Any:
+        at = only.get(args[0]) if args and type(args[0]) is str else None
+        if (
+            at is None
+            or at >= len(args)
+            or type(key := args[at]) is not str
+            or not key.startswith(pipeline._tenantry_prefix)
+            or get_state().tenant_id != pipeline._tenantry_owner
+        ):
+            args = pipeline._tenantry_claim(args)
+        if is_stock and not pipeline.watching and args[0] != "WATCH":
+            return queue(pipeline, *args, **options)  # what redis-py would find out too
+        return execute(pipeline, *args, **options)
+
+    return execute_command
+
+
 def _name(args: tuple[Any, ...]) -> str:
-    """The name of a command that was judged, so it holds no key."""
-    first = args[0] if isinstance(args[0], str) else bytes(args[0]).decode("latin-1")
-    return str(first).split()[0].upper()
+    """The name of a command for an error; what follows it in the same argument may be a key."""
+    words = encode_all(args[:1], utf8)
+    return shown_name(words[0].decode("latin-1").upper() if words else "")
 
 
 class PipelineMemory(PipelineTenant):
@@ -139,14 +182,15 @@ class PipelineMemory(PipelineTenant):
         try:
             return self._tenantry_base().reset()
         finally:
-            self._tenantry_owner = None
+            self._tenantry_forget()
 
 
 class PipelineSeat(PipelineMemory):
     """A sync pipeline on one server."""
 
-    def execute_command(self, *args: Any, **options: Any) -> Any:
-        return self._tenantry_execute(*self._tenantry_claim(args), **options)
+    @staticmethod
+    def _tenantry_made_for(policy: Policy, base: Any) -> dict[str, Any]:
+        return {"execute_command": _queueing(policy, base)}
 
 
 class AsyncPipelineMemory(PipelineTenant):
@@ -160,14 +204,15 @@ class AsyncPipelineMemory(PipelineTenant):
         try:
             return await self._tenantry_base().reset()
         finally:
-            self._tenantry_owner = None
+            self._tenantry_forget()
 
 
 class AsyncPipelineSeat(AsyncPipelineMemory):
     """An asyncio pipeline on one server."""
 
-    def execute_command(self, *args: Any, **options: Any) -> Any:
-        return self._tenantry_execute(*self._tenantry_claim(args), **options)
+    @staticmethod
+    def _tenantry_made_for(policy: Policy, base: Any) -> dict[str, Any]:
+        return {"execute_command": _queueing(policy, base)}
 
 
 # --- pub/sub -------------------------------------------------------------------------------------

@@ -56,9 +56,12 @@ def encode_all(args: Sequence[Any], encode: Encode) -> tuple[bytes, ...]:
     Raises:
         redis.exceptions.DataError: An argument is of a type that redis-py does not send.
     """
-    rest = tuple(_encode(value, encode) for value in args[1:])
+    rest = [
+        value if type(value) is bytes else encode(value) if type(value) is str else _encode(value, encode)
+        for value in args[1:]
+    ]
     if not args:
-        return rest
+        return ()
     first = args[0]
     if isinstance(first, str):
         return (*str.encode(first).split(), *rest)

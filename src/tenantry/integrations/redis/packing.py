@@ -16,12 +16,11 @@ import redis.connection
 from redis.credentials import StreamingCredentialProvider
 from redis.utils import HIREDIS_AVAILABLE
 
-from tenantry.context import current_tenant_or_none, get_state, require_tenant
+from tenantry.context import current_tenant_or_none, require_tenant
 from tenantry.integrations.redis.encoding import Encode, encode_all, encoder, utf8
 from tenantry.integrations.redis.quick import Quick
 from tenantry.integrations.redis.rules import Argv, Rule
 from tenantry.integrations.redis.verdict import refuse, verdict
-from tenantry.keys import tenant_prefix
 
 __all__ = [
     "GuardedPacker",
@@ -29,18 +28,19 @@ __all__ = [
     "encoder_of",
     "enforce",
     "is_connecting",
+    "pack_hiredis",
     "reauthenticates",
     "this_task",
     "this_thread",
 ]
 
 _HIREDIS_PACKER: type | None = None
-_pack_hiredis: Callable[[tuple[Any, ...]], bytes] | None = None
+pack_hiredis: Callable[[tuple[Any, ...]], bytes] | None = None
 if HIREDIS_AVAILABLE:
     import hiredis
 
     _HIREDIS_PACKER = redis.connection.HiredisRespSerializer
-    _pack_hiredis = hiredis.pack_command
+    pack_hiredis = hiredis.pack_command
 
 
 class Packer(Protocol):
@@ -119,8 +119,11 @@ class GuardedPacker:
         self.inner: Final = inner
         self.encode: Final = utf8 if is_hiredis else encoder_of(connection)
         self.window: Final = Window()
-        careful = _careful_pack(self, declared, reauthenticates(connection))
-        self.pack: Final = _choose(inner, is_hiredis and _pack_hiredis, quick, careful, self.encode)
+        hiredis_pack = pack_hiredis if is_hiredis else None
+        careful = _careful_pack(
+            self, declared, reauths=reauthenticates(connection), hiredis_pack=hiredis_pack
+        )
+        self.pack: Final = _choose(inner, hiredis_pack, quick, careful, self.encode)
 
 
 def encoder_of(connection: Any) -> Encode:
@@ -137,28 +140,33 @@ Pack = Callable[..., Any]
 
 
 def _choose(inner: Packer, hiredis_pack: Any, quick: Quick, careful: Pack, encode: Encode) -> Pack:
-    if hiredis_pack:
+    if hiredis_pack is not None:
         return _hiredis_pack(hiredis_pack, quick, careful)
     return _quick_pack(inner.pack, quick, careful) if encode is utf8 else careful
 
 
-def _careful_pack(packer: GuardedPacker, declared: Mapping[str, Rule], reauths: bool) -> Pack:
+def _careful_pack(
+    packer: GuardedPacker, declared: Mapping[str, Rule], *, reauths: bool, hiredis_pack: Any
+) -> Pack:
     """Encode everything, judge the bytes, and pack those very bytes."""
     window, encode, pack_inner = packer.window, packer.encode, packer.inner.pack
+    pack_bytes = pack_inner if hiredis_pack is None else lambda *argv: [hiredis_pack(argv)]
 
     def pack(*args: Any) -> Any:
         if window.is_open_for(this_thread()) or (reauths and args[:1] == ("AUTH",)):
             return pack_inner(*args)
         argv = encode_all(args, encode)
         enforce(argv, declared)
-        return pack_inner(*argv)
+        return pack_bytes(*argv)
 
     return pack
 
 
 def _quick_pack(pack_inner: Pack, quick: Quick, careful: Pack) -> Pack:
+    own_tenant = quick.own_tenant
+
     def pack(*args: Any) -> Any:
-        return pack_inner(*args) if quick.is_own(args) else careful(*args)
+        return careful(*args) if own_tenant(args) is None else pack_inner(*args)
 
     return pack
 
@@ -169,22 +177,15 @@ def _hiredis_pack(pack_command: Callable[[tuple[Any, ...]], bytes], quick: Quick
     It packs the underlying value of a ``str`` or ``bytes`` subclass and raises ``TypeError`` for every
     type that redis-py's packer would have to convert first; those take the careful way.
     """
-    only, is_own = quick.only, quick.is_own
+    own_tenant = quick.own_tenant
 
     def pack(*args: Any) -> Any:
-        if not args or type(name := args[0]) is not str:
-            return careful(*args)
-        at = only.get(name)
-        if at is None:
-            own = is_own(args)
-        else:
-            tenant = get_state().tenant_id
-            key = args[at] if at < len(args) else None
-            own = type(key) is str and tenant is not None and key.startswith(tenant_prefix(tenant))
-        try:
-            return [pack_command(args)] if own else careful(*args)
-        except TypeError:
-            return careful(*args)
+        if own_tenant(args) is not None:
+            try:
+                return [pack_command(args)]
+            except TypeError:
+                pass
+        return careful(*args)
 
     return pack
 

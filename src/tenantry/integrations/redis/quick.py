@@ -7,14 +7,14 @@ certain here is no refusal; it goes to the verdict.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from tenantry.context import get_state
 from tenantry.integrations.redis.rules import PLAIN_SPECS, Rule
 from tenantry.keys import tenant_prefix
 
-__all__ = ["Quick"]
+__all__ = ["OwnTenant", "Quick", "never"]
 
 
 def _slice(word: str) -> slice:
@@ -39,19 +39,29 @@ _SPANS: Final = {
 _COUNTED: Final = {name: _counted(spec) for name, spec in PLAIN_SPECS.items() if "#" in spec}
 
 
+OwnTenant = Callable[[tuple[Any, ...]], str | None]
+
+
+def never(_: tuple[Any, ...]) -> str | None:
+    """The answer of a client whose text is not sent as UTF-8."""
+    return None
+
+
 class Quick:
     """What one policy can say *yes* to without encoding.
 
     Attributes:
         only: Commands with one key and nothing else to judge, to its position.
+        own_tenant: From a command to the active tenant, if it certainly keeps to keys of that tenant.
     """
 
-    __slots__ = ("_counted", "_spans", "only")
+    __slots__ = ("_counted", "_spans", "only", "own_tenant")
 
     def __init__(self) -> None:
         self.only: Final = dict(_ONLY)
         self._spans: Final = dict(_SPANS)
         self._counted: Final = dict(_COUNTED)
+        self.own_tenant: Final = _own_tenant(self.only, self._spans, self._counted)
 
     def declare(self, rules: Mapping[str, Rule]) -> None:
         """Leave to the verdict what was declared, unless that is a single key."""
@@ -61,20 +71,29 @@ class Quick:
             if rule.only and " " not in name:
                 self.only[name] = rule.only
 
-    def is_own(self, args: tuple[Any, ...]) -> bool:
-        """Whether the command certainly keeps to keys of the active tenant."""
+
+def _own_tenant(
+    only: Mapping[str, int],
+    spans: Mapping[str, tuple[slice, ...]],
+    counted: Mapping[str, tuple[tuple[slice, ...], int, int]],
+) -> OwnTenant:
+    """A closure, since it is called twice for every command."""
+
+    def own_tenant(args: tuple[Any, ...]) -> str | None:
         tenant = get_state().tenant_id
         if tenant is None or not args or type(name := args[0]) is not str:
-            return False
-        at = self.only.get(name)
+            return None
+        at = only.get(name)
         if at is not None:
-            return at < len(args) and type(key := args[at]) is str and key.startswith(tenant_prefix(tenant))
-        spans = self._spans.get(name)
-        if spans is not None:
+            own = at < len(args) and type(key := args[at]) is str and key.startswith(tenant_prefix(tenant))
+        elif name in spans:
             prefix = tenant_prefix(tenant)
-            return all(_owns(args[span], prefix) for span in spans)
-        counted = self._counted.get(name)
-        return counted is not None and _owns_counted(args, counted, tenant_prefix(tenant))
+            own = all(_owns(args[span], prefix) for span in spans[name])
+        else:
+            own = name in counted and _owns_counted(args, counted[name], tenant_prefix(tenant))
+        return tenant if own else None
+
+    return own_tenant
 
 
 def _owns(keys: Iterable[Any], prefix: str) -> bool:

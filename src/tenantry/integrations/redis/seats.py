@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from tenantry.context import current_tenant_or_none, unit_of_work
 from tenantry.errors import CrossTenantError
 from tenantry.integrations.redis.encoding import utf8
-from tenantry.integrations.redis.quick import Quick
+from tenantry.integrations.redis.quick import OwnTenant, Quick, never
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -51,18 +51,24 @@ class Seat:
     def _tenantry_base(self) -> Any:
         return super(self._tenantry_seat, self)
 
+    @staticmethod
+    def _tenantry_made_for(policy: Policy, base: Any) -> dict[str, Any]:
+        """Methods that are made for one policy and base."""
+        return {}
+
 
 class Policy:
     """What all guarded objects of one client share: the declared commands, and their classes.
 
-    ``encode`` is how its connections encode text, once ``guard`` has looked at one.
+    ``encode`` is how its connections encode text, once ``guard`` has looked at one; ``own_tenant`` is the
+    quick yes where that is UTF-8.
     """
 
     def __init__(self, adopt: Adopt) -> None:
         self.declared: Final[dict[str, Rule]] = {}
         self.encode: Encode = utf8
-        self.is_utf8 = True
         self.quick: Final = Quick()
+        self.own_tenant: OwnTenant = self.quick.own_tenant
         self._adopt: Final = adopt
         self._classes: Final[dict[tuple[type, type[Seat]], type]] = {}
         self._lock: Final = threading.Lock()
@@ -70,7 +76,7 @@ class Policy:
     def encodes_with(self, encode: Encode) -> None:
         """Judge calls by the bytes that its connections will make of their text."""
         self.encode = encode
-        self.is_utf8 = encode is utf8
+        self.own_tenant = self.quick.own_tenant if encode is utf8 else never
 
     def declare(self, rules: Mapping[str, Rule]) -> None:
         """Add the rules of the option ``commands=``."""
@@ -96,6 +102,7 @@ class Policy:
             body |= {name: value for name, value in vars(part).items() if name not in _NOT_COPIED}
         for name in body.keys() & _BASES.keys():  # what is called for every command, without super()
             body[_BASES[name]] = getattr(base, name)
+        body |= seat._tenantry_made_for(self, base)
         guarded = type(base.__name__, (base,), {**body, "_tenantry": self})
         guarded._tenantry_seat = guarded  # type: ignore[attr-defined]
         return guarded

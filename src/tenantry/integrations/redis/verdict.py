@@ -17,7 +17,7 @@ from tenantry.keys import is_shared_key, owner_of, tenant_prefix
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-__all__ = ["Refusal", "refuse", "verdict"]
+__all__ = ["Refusal", "binds", "refuse", "shown_name", "verdict"]
 
 Reason = Literal["no tenant", "foreign", "unknown"]
 
@@ -54,7 +54,7 @@ def verdict(
     """
     name, rule = find_rule(argv, declared)
     if rule is None:
-        shown = _shown(name)
+        shown = shown_name(name)
         return Refusal("unknown", shown) if tenant is not None else Refusal("no tenant", shown)
     if tenant is None:
         return _without_tenant(argv, rule)
@@ -129,7 +129,7 @@ def _foreign_detail(argument: bytes, claim: Claim) -> str:
 _PLAIN_NAME = re.compile(r"[A-Z0-9][A-Z0-9._-]{0,39}( [A-Z0-9-]{1,24})?")
 
 
-def _shown(name: str) -> str:
+def shown_name(name: str) -> str:
     """The name of an unknown command as far as it is one: what follows may be a key."""
     found = _PLAIN_NAME.match(name)
     if found is None:
