@@ -472,6 +472,23 @@ def test_lookup_that_asks_for_itself_is_an_error() -> None:
     assert "looking up" in str(caught.value.__cause__.__cause__)
 
 
+async def test_waiting_on_the_loop_that_has_to_finish_is_an_error() -> None:
+    """A synchronous call on the thread of the loop that leads would block it for ever."""
+    release = asyncio.Event()
+
+    async def fn(tenant_id: str) -> str:
+        await release.wait()
+        return "record"
+
+    lookup = Lookup(fn)
+    leader = asyncio.create_task(lookup.aget("acme"))
+    await asyncio.sleep(0)
+    with pytest.raises(ResolutionError, match="503"):
+        lookup.get("acme")
+    release.set()
+    assert await leader == "record"
+
+
 def test_interrupted_leader_takes_nobody_along() -> None:
     """What is no ``Exception`` leaves through the thread that led; who waited leads next."""
     started, release = threading.Event(), threading.Event()

@@ -232,6 +232,32 @@ class EdgeContract:
         assert is_problem(ask("/", {"X-Tenant": "down"}), 404)
         assert ask("/", {"X-Tenant": "acme", **inside}).json == "acme"
 
+    def test_record_is_remembered_between_requests(self) -> None:
+        """The function is asked once per tenant; what it said counts for the next request too."""
+        asked: list[str] = []
+
+        def find(tenant_id: str) -> object:
+            asked.append(tenant_id)
+            return None if tenant_id == "nobody" else tenant_id
+
+        lookup = Lookup(find, active=lambda record: record != "idle")
+        ask = self.edge(resolver=TRUSTING, lookup=lookup)
+        for tenant, status in (("acme", 200), ("nobody", 404), ("idle", 403)):
+            assert [ask("/", {"X-Tenant": tenant}).status for _ in range(3)] == [status] * 3
+        assert asked == ["acme", "nobody", "idle"]
+        lookup.invalidate("acme")
+        assert ask("/", {"X-Tenant": "acme"}).json == "acme"
+        assert asked == ["acme", "nobody", "idle", "acme"]
+
+    def test_failing_active_is_503(self) -> None:
+        """A tenant that is not known to be active is not served."""
+
+        def fail(record: object) -> bool:
+            raise StopIteration
+
+        ask = self.edge(resolver=TRUSTING, lookup=Lookup(lambda tenant_id: 1, active=fail))
+        assert is_problem(ask("/", {"X-Tenant": "acme"}), 503)
+
     def test_refusal_is_logged_without_its_value(self, caplog: pytest.LogCaptureFixture) -> None:
         """The log says that a request was refused, and nothing of what it said."""
         with caplog.at_level(logging.DEBUG, "tenantry"):
