@@ -564,16 +564,21 @@ def unit_of_work(tenant_id: object, *, unit: object = None) -> AbstractContextMa
     return _Overwriting(State(checked, TENANT, object(), unit), hooks_for=checked)
 
 
-def begin_unit(tenant_id: TenantId) -> _Entry:
-    """Begin a unit of work as :func:`unit_of_work` does, without an object between, for the edge that counts.
+def begin_unit(tenant_id: TenantId | None, unit: object = None, *, part: bool = False) -> _Entry:
+    """Begin a unit of work as :func:`unit_of_work` does, without an object between, for edges that count.
 
     Args:
-        tenant_id: The tenant to make active; it is not validated again.
+        tenant_id: The tenant to make active, not validated again; ``None`` makes *explicitly none* active.
+        unit: Opaque object that :func:`current_unit` returns inside.
+        part: This is a part of the unit that runs here: hooks of the tenant that is active stay entered.
 
     Returns:
         What :func:`end_unit` takes.
     """
-    return _replace(State(tenant_id, TENANT, object()), hooks_for=tenant_id)
+    if tenant_id is None:
+        return _replace(State(None, EXPLICITLY_NONE, object(), unit), hooks_for=None)
+    hooks_for = None if part and get_state().tenant_id == tenant_id else tenant_id
+    return _replace(State(tenant_id, TENANT, object(), unit), hooks_for=hooks_for)
 
 
 def end_unit(begun: _Entry, error: BaseException | None = None) -> None:

@@ -11,19 +11,20 @@ from typing import Any, Final
 
 from tenantry.errors import BadTenantSignatureError, MissingTenantHeaderError, PropagationError, shown
 from tenantry.ids import TenantId
-from tenantry.integrations.celery.edge import FOLLOWING, Edge, RunningTask, edge_of
+from tenantry.integrations.celery.edge import Edge, RunningTask, edge_of, in_unit
 from tenantry.integrations.celery.message import (
     Parts,
     UndecodableError,
-    claimed_header,
+    has_header,
+    parsed,
     payload_of,
     read,
     split,
 )
 from tenantry.integrations.celery.needs import NONE, REQUIRED, needs_of_message
 from tenantry.integrations.celery.refuse import refuse
-from tenantry.integrations.celery.requests import in_unit, tenant_requests
-from tenantry.propagation import HEADER, parse_header, verify_header
+from tenantry.integrations.celery.requests import tenant_requests
+from tenantry.propagation import HEADER, verify_header
 
 _log = logging.getLogger("tenantry.celery")
 
@@ -58,12 +59,17 @@ def _guard(app: Any, task: Any, consumer: Any, handler: Callable[..., Any]) -> C
         except UndecodableError:
             return handler(message, body, ack, reject, callbacks, *rest, **options)
         except Exception as error:  # noqa: BLE001 - fails closed: whatever cannot be judged is refused
-            return refuse(edge, app, consumer, task, message, parts, error, ack, reject)
+            refused = _named(error, parts)
+            return refuse(edge, app, consumer, task, message, parts, refused, ack, reject)
         return copy_context().run(
             in_unit, running, handler, message, body, ack, reject, callbacks, *rest, **options
         )
 
     return guarded
+
+
+def _named(error: Exception, parts: Parts) -> Exception:
+    return type(error)(described(parts), error.detail) if isinstance(error, PropagationError) else error
 
 
 def judge(edge: Edge, app: Any, task: Any, message: Any, parts: Parts) -> RunningTask:
@@ -73,44 +79,54 @@ def judge(edge: Edge, app: Any, task: Any, message: Any, parts: Parts) -> Runnin
         PropagationError: The message may not run.
         UndecodableError: Its body cannot be decoded.
     """
-    carrier = f"message {parts.name}[{shown(parts.task_id)}]"
     if parts.task_id is None:
-        raise PropagationError(carrier, "it has no task id")
-    tenant_id = verified(edge, parts, carrier)
-    payload = payload_of(message)
-    args, kwargs, embedded = split(payload, carrier)
+        raise PropagationError("message", "it has no task id")
+    # Before the body: decoding what somebody forged may be dangerous in itself.
+    tenant_id = verified(edge, parts)
+    args, kwargs, embedded = split(payload_of(message))
     needs = needs_of_message(app, task, args, kwargs)
     if tenant_id is None and needs == REQUIRED:
-        raise MissingTenantHeaderError(carrier)
-    follows = {part: embedded.get(part) for part in FOLLOWING}
-    return RunningTask(parts.task_id, parts.name, tenant_id, bound=needs != NONE, follows=follows)
+        raise MissingTenantHeaderError("message")
+    return RunningTask(parts.task_id, parts.name, tenant_id, bound=needs != NONE, follows=embedded)
 
 
-def verified(edge: Edge, parts: Parts, carrier: str) -> TenantId | None:
+def verified(edge: Edge, parts: Parts) -> TenantId | None:
     """Return the tenant that the headers name, or ``None`` where they name none.
 
     Raises:
         MalformedTenantHeaderError: They name none that can be read, or two.
         BadTenantSignatureError: Secret keys are set and this message was not signed with one of them.
     """
-    if claimed_header(parts.headers, carrier) is None:
+    headers = parts.headers
+    if not has_header(headers):
         return None
-    value = parts.headers[HEADER]
+    value = headers[HEADER]
+    if edge.secret_keys is None:
+        return parsed(value).tenant_id
     try:
         return verify_header(
-            value, carrier=carrier, secret_keys=edge.secret_keys, task_id=parts.task_id, task_name=parts.name
+            value,
+            carrier="message",
+            secret_keys=edge.secret_keys,
+            task_id=parts.task_id,
+            task_name=parts.name,
         )
     except BadTenantSignatureError:
-        parsed = parse_header(value, carrier=carrier)
-        if parsed.signature is not None or not _still_unsigned(edge):
+        found = parsed(value)
+        if found.signature is not None or not _still_unsigned(edge):
             raise
     _log.warning(
-        "%s is not signed; accepted until %s (%d so far)",
-        carrier,
+        "message %s is not signed; accepted until %s (%d so far)",
+        described(parts),
         edge.accept_unsigned_until,
         next(_unsigned),
     )
-    return parsed.tenant_id
+    return found.tenant_id
+
+
+def described(parts: Parts) -> str:
+    """Return how errors name a message."""
+    return f"message {parts.name}[{shown(parts.task_id)}]"
 
 
 def _still_unsigned(edge: Edge) -> bool:

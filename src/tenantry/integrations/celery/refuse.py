@@ -263,6 +263,6 @@ def _context(refused: Refused, task_id: str) -> Any:
 
 def _embedded(message: Any) -> Mapping[str, Any]:
     try:
-        return split(payload_of(message), "message")[2]
+        return split(payload_of(message))[2]
     except (UndecodableError, PropagationError):
         return {}

@@ -14,14 +14,24 @@ from typing import Any, Final
 
 from celery.utils.imports import symbol_by_name
 
-from tenantry.context import current_unit, unit_of_work
-from tenantry.integrations.celery.edge import RunningTask, running_task
-from tenantry.propagation import HEADER, format_header
+from tenantry.context import current_unit
+from tenantry.integrations.celery.edge import RunningTask, in_unit, running_task
+from tenantry.propagation import HEADER
 
-_CALLED_FROM_ANYWHERE: Final = (
-    "execute_using_pool", "execute", "maybe_expire", "terminate", "cancel", "revoked",
-    "on_accepted", "on_timeout", "on_success", "on_retry", "on_failure",
+#: What may call user code: a task's own hooks, receivers of signals, errbacks that are called where they are.
+_REACHES_USER_CODE: Final = (
+    "execute",
+    "on_timeout",
+    "on_retry",
+    "on_failure",
+    "_announce_revoked",
+    "_announce_cancelled",
+)
+#: What calls none by itself, and is bound where a class of the user's own replaces it.
+_MAY_BE_REPLACED: Final = (
+    "execute_using_pool", "maybe_expire", "terminate", "cancel", "revoked", "on_accepted", "on_success",
 )  # fmt: skip
+_CELERYS_OWN: Final = "celery.worker.request"
 
 
 @contextmanager
@@ -54,10 +64,10 @@ def _remembering(base: Any) -> Any:
             super().__init__(*args, **options)
             running = self._tenantry_running = running_task()
             if running is not None and running.tenant_id is not None:
-                # Protocol 1 has it elsewhere; the pool process reads it here.
-                self._request_dict.setdefault(HEADER, format_header(running.tenant_id))
+                # Protocol 1 has it elsewhere. The pool process reads it here; its signature has been checked.
+                self._request_dict[HEADER] = f"v1;{running.tenant_id}"
 
-    _bind(Request, {name: getattr(base, name) for name in _CALLED_FROM_ANYWHERE})
+    _bind(Request, {name: getattr(base, name) for name in (*_REACHES_USER_CODE, *_MAY_BE_REPLACED)})
     Request.__name__, Request.__qualname__, Request.__module__ = (
         base.__name__,
         base.__qualname__,
@@ -67,8 +77,12 @@ def _remembering(base: Any) -> Any:
 
 
 def _bind(cls: Any, namespace: Any) -> None:
-    for name in _CALLED_FROM_ANYWHERE:
+    for name in _REACHES_USER_CODE:
         if name in namespace:
+            setattr(cls, name, _entering(namespace[name]))
+    for name in _MAY_BE_REPLACED:
+        # Not Celery's own: each of them runs once for every task, and costs as much as all the rest.
+        if name in namespace and getattr(namespace[name], "__module__", None) != _CELERYS_OWN:
             setattr(cls, name, _entering(namespace[name]))
 
 
@@ -81,9 +95,3 @@ def _entering(method: Callable[..., Any]) -> Callable[..., Any]:
         return copy_context().run(in_unit, running, method, self, *args, **options)
 
     return enter
-
-
-def in_unit(running: RunningTask, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
-    """Call ``function`` for a task, under the tenant that its phases see."""
-    with unit_of_work(running.active, unit=running):
-        return function(*args, **options)

@@ -9,6 +9,7 @@ open reaches its own later phases.
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Mapping
 from contextvars import copy_context
 from functools import partial, wraps
@@ -19,12 +20,13 @@ from celery import states
 from celery.app.task import Context, Task
 from celery.app.trace import TraceInfo, trace_ok_t
 
-from tenantry.context import current_unit, unit_of_work
+from tenantry.context import begin_unit, current_unit, end_unit
 from tenantry.errors import MissingTenantHeaderError, PropagationError
 from tenantry.ids import TenantId
-from tenantry.integrations.celery.edge import FOLLOWING, RunningTask, edge_of
+from tenantry.integrations.celery.edge import RunningTask, edge_of, in_unit, nested_headers
+from tenantry.integrations.celery.message import parsed
 from tenantry.integrations.celery.needs import NONE, REQUIRED, needs_of_message, no_tenant, tenancy_of
-from tenantry.propagation import HEADER, parse_header
+from tenantry.propagation import HEADER
 
 _BODY: Final = "_tenantry_body"
 
@@ -46,34 +48,27 @@ class Traced:
 
 
 def _trace(task: Any, tracer: Any, uuid: str, args: Any, kwargs: Any, request: Any = None) -> Any:
-    return copy_context().run(_bound_trace, task, tracer, uuid, args, kwargs, request)
-
-
-def _bound_trace(task: Any, tracer: Any, uuid: str, args: Any, kwargs: Any, request: Any) -> Any:
     try:
-        running = _from_request(task, str(uuid), args, kwargs, request or {})
+        running = _from_request(task, uuid, args, kwargs, request or {})
     except (PropagationError, ValueError) as error:
         return _failed(task, uuid, request, error)
-    with unit_of_work(running.active, unit=running):
-        return tracer(uuid, args, kwargs, request)
+    return copy_context().run(in_unit, running, tracer, uuid, args, kwargs, request)
 
 
-def _from_request(task: Any, task_id: str, args: Any, kwargs: Any, request: Mapping[str, Any]) -> RunningTask:
+def _from_request(task: Any, task_id: Any, args: Any, kwargs: Any, request: Mapping[str, Any]) -> RunningTask:
     """Read the header again. The worker's parent process has checked its signature; a pipe lies between."""
-    tenant_id = _tenant_of(request, task_id)
+    tenant_id = _tenant_of(request)
     needs = needs_of_message(task._app, task, args, kwargs)
     if tenant_id is None and needs == REQUIRED:
         raise MissingTenantHeaderError(f"message of task {task.name}")
-    follows = {part: request.get(part) for part in FOLLOWING}
-    return RunningTask(task_id, task.name, tenant_id, bound=needs != NONE, follows=follows)
+    return RunningTask(str(task_id), task.name, tenant_id, bound=needs != NONE, follows=request)
 
 
-def _tenant_of(request: Mapping[str, Any], task_id: str) -> TenantId | None:
-    value = request.get(HEADER)
-    if value is None:
-        nested = request.get("headers")
-        value = nested.get(HEADER) if isinstance(nested, Mapping) else None
-    return None if value is None else parse_header(value, carrier=f"message of task id {task_id}").tenant_id
+def _tenant_of(request: Mapping[str, Any]) -> TenantId | None:
+    if HEADER in request:
+        return parsed(request[HEADER]).tenant_id
+    nested = nested_headers(request)
+    return None if nested is None else parsed(nested[HEADER]).tenant_id
 
 
 def _failed(task: Any, uuid: str, request: Any, error: Exception) -> Any:
@@ -141,8 +136,11 @@ def _body(function: Callable[..., Any], task_class: Any) -> Callable[..., Any]:
         if type(unit) is not RunningTask or unit.in_body:
             return function(*args, **kwargs)
         task = args[0] if args and isinstance(args[0], task_class) else task_class
-        with unit_of_work(_tenant_for(unit, task), unit=unit.entering_body()):
+        begun = begin_unit(_tenant_for(unit, task), unit.entering_body(), part=True)
+        try:
             return function(*args, **kwargs)
+        finally:
+            end_unit(begun, sys.exception())
 
     return body
 
