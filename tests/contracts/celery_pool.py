@@ -6,6 +6,7 @@ import uuid
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 
+import celery
 import pytest
 from celery import chain, chord, group
 
@@ -13,6 +14,8 @@ from tenantry import MalformedTenantHeaderError, MissingTenantHeaderError, Propa
 from tenantry.integrations.celery import quarantine
 from tenantry.propagation import format_header
 
+#: https://github.com/celery/celery/pull/10226
+CALLS_HOOKS_AT_HARD_LIMIT = celery.VERSION >= (5, 7)
 EVERY_PHASE = ("signal:task_received", "signal:task_prerun", "before_start", "body")
 SUCCESS = (*EVERY_PHASE, "on_success", "signal:task_success", "after_return", "signal:task_postrun")
 FAILURE = (*EVERY_PHASE, "on_failure", "signal:task_failure", "after_return", "signal:task_postrun")
@@ -108,6 +111,28 @@ class PoolContract:
         assert tenants(rig.phases(untold.id, *SUCCESS[:3], *SUCCESS[4:])) == {"-"}
         after = [rig.probe.maybe.delay() for _ in range(4)]
         assert [result.get(timeout=20) for result in after] == [None] * 4
+
+    def test_own_request_strategy_and_base_run_bound(self, rig) -> None:
+        """Whatever a task replaces of Celery's machinery."""
+        with tenant_scope("acme"):
+            result = rig.probe.custom.delay()
+            home = rig.probe.home_made.apply_async(kwargs={"tenant_id": "globex"}, link=rig.probe.tell.si())
+        assert result.get(timeout=20) == "acme"
+        phases = rig.phases(result.id, *SUCCESS, "strategy", "request:on_accepted")
+        assert tenants(phases) == {"acme"}
+        assert home.get(timeout=20) == "globex"
+        noted = rig.phases(home.id, "after_return", "on_success", "signal:task_postrun")
+        assert {item for item in noted if not item.endswith("=acme")} == {"inner=globex"}
+        assert home.children[0].get(timeout=20) == "acme"
+
+    def test_users_own_context_variable_stays_as_the_body_left_it(self, rig) -> None:
+        """For the later phases of the same task; the next task starts anew."""
+        with tenant_scope("acme"):
+            kept = rig.probe.keep_mine.delay()
+            rig.phases(kept.id, "signal:task_postrun")
+            others = [rig.probe.user_variable.delay() for _ in range(4)]
+        assert rig.notes.lrange(f"mine:{kept.id}", 0, -1) == ["kept"]
+        assert [other.get(timeout=20) for other in others] == ["unset"] * 4
 
     # --- the same task again ---
 
@@ -300,6 +325,14 @@ class PoolContract:
         assert all(PropagationError.__name__ in entry.reason for entry in odd)
         assert len(odd) == 9
 
+    def test_tenant_whose_hook_fails_never_runs(self, rig) -> None:
+        """A scope that is not entered is no scope; the worker goes on."""
+        task_id, name = f"hook-{uuid.uuid4()}", rig.probe.tell.name
+        self.send_raw(rig, rig.probe.tell, self.header(rig, "hookless", task_id, name), task_id=task_id)
+        assert "RuntimeError: the hook failed" in rig.entry(task_id).reason
+        assert rig.phases(task_id) == []
+        assert rig.probe.maybe.delay().get(timeout=20) is None
+
     def test_replay_serves_whoever_waits(self, rig) -> None:
         """A compressed message with an expiration too; the same id, under the named tenant."""
         result = self.send_raw(rig, rig.probe.tell, compression="zlib", expires=3600)
@@ -319,7 +352,8 @@ class ProcessContract(PoolContract):
             result = rig.probe.too_long.apply_async(
                 link_error=[rig.probe.errback_by_id.s(), rig.probe.errback_inline.s()]
             )
-        phases = rig.phases(result.id, "on_failure", "signal:task_failure", "errback_by_id", "errback_inline")
+        called = ("on_failure", "after_return") if CALLS_HOOKS_AT_HARD_LIMIT else ()
+        phases = rig.phases(result.id, *called, "signal:task_failure", "errback_by_id", "errback_inline")
         assert tenants(phases) == {"acme"}
 
     def test_soft_limit_is_handled_under_the_tenant(self, rig) -> None:

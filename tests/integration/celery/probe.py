@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import datetime
 from functools import partial
@@ -22,8 +23,10 @@ import redis
 from celery import Celery, signals
 from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
 from celery.utils.log import get_task_logger
+from celery.worker.request import Request
+from celery.worker.strategy import default
 
-from tenantry import bind_tenant, current_tenant_or_none, tenant_scope
+from tenantry import add_scope_hook, bind_tenant, current_tenant_or_none, tenant_scope
 from tenantry.integrations.celery import install, refuse
 
 _env = os.environ.get
@@ -331,3 +334,83 @@ def speak():
 def user_variable():
     """Returns the user's own context variable."""
     return mine.get()
+
+
+class OwnRequest(Request):
+    """A request class of the user's own: what it replaces runs bound too."""
+
+    def on_accepted(self, pid, time_accepted):
+        note(self.id, "request:on_accepted")
+        return super().on_accepted(pid, time_accepted)
+
+
+def own_strategy(task, app, consumer, **options):
+    """A strategy of the user's own."""
+    handle = default(task, app, consumer, **options)
+
+    def handler(message, body, ack, reject, callbacks, **rest):
+        note(message.headers.get("id") or body["id"], "strategy")
+        return handle(message, body, ack, reject, callbacks, **rest)
+
+    return handler
+
+
+@task(bind=True, base=Noting, Request=OwnRequest, Strategy=f"{__name__}:own_strategy")
+def custom(self):
+    """A task with its own Request and Strategy."""
+    note(self.request.id, "body")
+    return current_tenant_or_none()
+
+
+class Home(Noting):
+    """A home-made base that takes the tenant out of the arguments."""
+
+    abstract = True
+
+    def __call__(self, *args, **kwargs):
+        tenant_scope(kwargs.pop("tenant_id"), switch=True).__enter__()
+        return super().__call__(*args, **kwargs)
+
+
+@task(bind=True, base=Home, typing=False)
+def home_made(self):
+    """A task of that base."""
+    note(self.request.id, "inner")
+    return current_tenant_or_none()
+
+
+@task(bind=True, base=Noting)
+def set_mine(self):
+    """Sets a context variable of the user's own."""
+    mine.set("mine")
+    return mine.get()
+
+
+class Watching(Noting):
+    """Notes the user's own variable in a later phase."""
+
+    abstract = True
+
+    def on_success(self, retval, task_id, args, kwargs):
+        notes.rpush(f"mine:{task_id}", mine.get())
+
+
+@task(bind=True, base=Watching)
+def keep_mine(self):
+    """Sets it, for a later phase of the same task to see."""
+    tenant_scope("globex", switch=True).__enter__()
+    mine.set("kept")
+
+
+if _env("PROBE_HOOKS"):
+
+    @contextmanager
+    def hook(tenant_id):
+        """Counts entries of a tenant, and fails for one of them."""
+        if tenant_id == "hookless":
+            raise RuntimeError("the hook failed")
+        notes.incr(f"hook:{_env('PROBE_QUEUE')}:{os.getpid()}:{tenant_id}")
+        yield
+
+    if __name__ == "tests.integration.celery.probe" and "PROBE_IN_WORKER" in os.environ:
+        add_scope_hook(hook)

@@ -16,7 +16,11 @@ def rig(request, new_rig) -> Iterator:
     cls = request.cls
     broker = request.getfixturevalue(cls.broker)
     rig = new_rig(broker=broker, **cls.env)
-    with rig.worker(pool=cls.pool, concurrency=cls.concurrency, env=cls.worker_env) as worker:
+    with rig.worker(
+        pool=cls.pool,
+        concurrency=cls.concurrency,
+        env={"PROBE_HOOKS": "1", "PROBE_IN_WORKER": "1", **cls.worker_env},
+    ) as worker:
         rig.running = worker
         yield rig
 
@@ -43,6 +47,7 @@ class TestPreforkSignedOnRabbitMQ(Combination, ProcessContract):
     env = {"PROBE_SECRETS": "old key,new key"}
 
 
+@pytest.mark.deep
 class TestPreforkProtocol1(Combination, ProcessContract):
     """Forked processes, on Redis, task protocol 1, signed."""
 
@@ -64,6 +69,7 @@ class TestThreads(Combination, PoolContract):
     concurrency = 4
 
 
+@pytest.mark.deep
 class TestGevent(Combination, PoolContract):
     """Greenlets of gevent."""
 
@@ -71,6 +77,7 @@ class TestGevent(Combination, PoolContract):
     concurrency = 4
 
 
+@pytest.mark.deep
 class TestEventlet(Combination, PoolContract):
     """Greenlets of eventlet, on RabbitMQ."""
 
@@ -81,6 +88,7 @@ class TestEventlet(Combination, PoolContract):
     env = {"EVENTLET_NO_GREENDNS": "yes"}
 
 
+@pytest.mark.deep
 class TestSolo(Combination, PoolContract):
     """The worker's own process."""
 
@@ -88,6 +96,7 @@ class TestSolo(Combination, PoolContract):
     concurrency = 1
 
 
+@pytest.mark.deep
 class TestBesideTracingTools(Combination, ProcessContract):
     """Sentry, OpenTelemetry and ddtrace instrument the worker too; one of them writes an inner ``headers``."""
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable, Mapping
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
@@ -12,6 +14,7 @@ from tenantry.context import begin_unit, current_unit, end_unit
 from tenantry.ids import TenantId
 from tenantry.propagation import HEADER
 
+_log = logging.getLogger("tenantry.celery")
 _ATTRIBUTE: Final = "_tenantry_edge"
 
 #: What follows a task, by the names that a message gives it.
@@ -92,6 +95,10 @@ class RunningTask:
         """The tenant that its phases see."""
         return self.tenant_id if self.bound else None
 
+    def unbound(self) -> RunningTask:
+        """Return the same task, with phases that see no tenant."""
+        return RunningTask(self.task_id, self.name, self.tenant_id, bound=False, follows=self.follows)
+
     def entering_body(self) -> RunningTask:
         """Return the same task, inside a body."""
         return RunningTask(
@@ -118,9 +125,28 @@ def nested_headers(headers: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 
 def in_unit(running: RunningTask, function: Callable[..., Any], /, *args: Any, **options: Any) -> Any:
-    """Call ``function`` for a task, under the tenant that its phases see."""
-    begun = begin_unit(running.active, running)
+    """Call ``function`` for a task, in a copy of the context and under the tenant that the task's phases see.
+
+    Raises:
+        UnboundError: A scope hook failed, so the tenant is not active and ``function`` was not called.
+    """
+    context = copy_context()
     try:
-        return function(*args, **options)
+        begun = context.run(begin_unit, running.active, running)
+    except Exception as error:
+        raise UnboundError from error
+    try:
+        return context.run(function, *args, **options)
     finally:
+        context.run(_end, begun)
+
+
+class UnboundError(Exception):
+    """A scope hook failed to enter; its error is the cause."""
+
+
+def _end(begun: Any) -> None:
+    try:
         end_unit(begun, sys.exception())
+    except Exception:  # noqa: BLE001 - the task has ended, and nobody above can do anything about it
+        _log.exception("a scope hook failed while a task was left")

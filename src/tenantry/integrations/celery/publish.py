@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from contextvars import copy_context
 from typing import Any, Final
 
 from kombu.utils.uuid import uuid
@@ -20,7 +19,9 @@ from tenantry.integrations.celery.edge import (
     FOLLOWING,
     Edge,
     RunningTask,
+    UnboundError,
     edge_of,
+    in_unit,
     nested_headers,
     running_task,
 )
@@ -292,9 +293,10 @@ def checked_apply(original: Callable[..., Any]) -> Callable[..., Any]:
         tenant_id = address(edge, app, self.name, args, kwargs, str(task_id), options)
         call |= options
         running = _eager(app, self, str(task_id), tenant_id, args, kwargs, call)
-        return copy_context().run(
-            _in_unit, running, original, self, args, kwargs, {"task_id": task_id, **call}
-        )
+        try:
+            return in_unit(running, original, self, args, kwargs, task_id=task_id, **call)
+        except UnboundError as error:
+            raise (error.__cause__ or error) from None
 
     apply.__wrapped__ = original  # type: ignore[attr-defined]
     return apply
@@ -312,15 +314,3 @@ def _eager(
     needs = needs_of_message(app, registered(app, task.name) or task, args, kwargs)
     follows = {"callbacks": many(call.get("link")), "errbacks": many(call.get("link_error"))}
     return RunningTask(task_id, task.name, tenant_id, bound=needs != NONE, follows=follows)
-
-
-def _in_unit(
-    running: RunningTask,
-    original: Callable[..., Any],
-    task: Any,
-    args: Any,
-    kwargs: Any,
-    call: dict[str, Any],
-) -> Any:
-    with unit_of_work(running.active, unit=running):
-        return original(task, args, kwargs, **call)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from contextvars import copy_context
 from datetime import UTC, datetime
 from itertools import count
 from typing import Any, Final
 
 from tenantry.errors import BadTenantSignatureError, MissingTenantHeaderError, PropagationError, shown
 from tenantry.ids import TenantId
-from tenantry.integrations.celery.edge import Edge, RunningTask, edge_of, in_unit
+from tenantry.integrations.celery.edge import Edge, RunningTask, UnboundError, edge_of, in_unit
 from tenantry.integrations.celery.message import (
     Parts,
     UndecodableError,
@@ -59,11 +58,11 @@ def _guard(app: Any, task: Any, consumer: Any, handler: Callable[..., Any]) -> C
         except UndecodableError:
             return handler(message, body, ack, reject, callbacks, *rest, **options)
         except Exception as error:  # noqa: BLE001 - fails closed: whatever cannot be judged is refused
-            refused = _named(error, parts)
-            return refuse(edge, app, consumer, task, message, parts, refused, ack, reject)
-        return copy_context().run(
-            in_unit, running, handler, message, body, ack, reject, callbacks, *rest, **options
-        )
+            return refuse(edge, app, consumer, task, message, parts, _named(error, parts), ack, reject)
+        try:
+            return in_unit(running, handler, message, body, ack, reject, callbacks, *rest, **options)
+        except UnboundError as error:
+            return refuse(edge, app, consumer, task, message, parts, error.__cause__ or error, ack, reject)
 
     return guarded
 

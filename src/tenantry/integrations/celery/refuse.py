@@ -37,7 +37,7 @@ class Refused:
     task: Any
     message: Any
     entry: keep.QuarantinedMessage
-    error: Exception
+    error: BaseException
     ack: Callable[..., Any]
     reject: Callable[..., Any]
     connection: Any
@@ -52,17 +52,20 @@ def refuse(
     task: Any,
     message: Any,
     parts: Parts,
-    error: Exception,
+    error: BaseException,
     ack: Any,
     reject: Any,
 ) -> None:
-    """Keep a message that may not run, or see to it that it is kept later."""
-    reason = f"{type(error).__name__}: {error}"
-    entry = keep.entry_of(
-        message, parts.task_id, parts.name, claimed_tenant(parts.headers), reason, str(consumer.hostname)
-    )
-    refused = Refused(edge, task, message, entry, error, ack, reject, consumer.connection)
-    keeper_of(app, consumer).take(refused)
+    """Keep a message that may not run, or see to it that it is kept later. Never raises."""
+    try:
+        reason = f"{type(error).__name__}: {error}"
+        entry = keep.entry_of(
+            message, parts.task_id, parts.name, claimed_tenant(parts.headers), reason, str(consumer.hostname)
+        )
+        refused = Refused(edge, task, message, entry, error, ack, reject, consumer.connection)
+        keeper_of(app, consumer).take(refused)
+    except Exception:  # noqa: BLE001 - an exception would end the worker
+        _log.critical("a message that may not run could not be kept; it stays unacknowledged", exc_info=True)
 
 
 def keeper_of(app: Any, consumer: Any) -> Keeper:
@@ -170,10 +173,15 @@ class Keeper:
 
     def _resume(self) -> None:
         self._unreachable = False
-        for name in sorted(self._paused):
-            _log.warning("the quarantine answers again: taking messages from queue %r", name)
-            self._consumer.add_task_queue(name)
-        self._paused.clear()
+        try:
+            for name in sorted(self._paused):
+                self._consumer.add_task_queue(name)
+                self._paused.discard(name)
+                _log.warning("the quarantine answers again: taking messages from queue %r", name)
+        finally:
+            if self._paused:
+                # The worker is between two connections to its broker.
+                self._consumer.timer.call_after(PROBE_EVERY, self._probe)
 
     def _queues_of(self, message: Any) -> list[str]:
         """Return the queue that a message came from, or all queues where that cannot be told."""

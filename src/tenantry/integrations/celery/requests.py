@@ -6,17 +6,19 @@ remembers whose it is and enters that again in each of its public methods.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from contextvars import copy_context
 from functools import cache, wraps
 from typing import Any, Final
 
 from celery.utils.imports import symbol_by_name
 
 from tenantry.context import current_unit
-from tenantry.integrations.celery.edge import RunningTask, in_unit, running_task
+from tenantry.integrations.celery.edge import RunningTask, UnboundError, in_unit, running_task
 from tenantry.propagation import HEADER
+
+_log = logging.getLogger("tenantry.celery")
 
 #: What may call user code: a task's own hooks, receivers of signals, errbacks that are called where they are.
 _REACHES_USER_CODE: Final = (
@@ -92,6 +94,11 @@ def _entering(method: Callable[..., Any]) -> Callable[..., Any]:
         running = self._tenantry_running
         if running is None or current_unit() is running:
             return method(self, *args, **options)
-        return copy_context().run(in_unit, running, method, self, *args, **options)
+        try:
+            return in_unit(running, method, self, *args, **options)
+        except UnboundError:
+            # The broker has to be answered all the same; without the tenant user code fails closed.
+            _log.exception("a scope hook failed; the worker goes on for task %s without its tenant", self.id)
+            return in_unit(running.unbound(), method, self, *args, **options)
 
     return enter

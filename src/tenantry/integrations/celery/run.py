@@ -11,7 +11,6 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Mapping
-from contextvars import copy_context
 from functools import partial, wraps
 from typing import Any, Final
 
@@ -23,7 +22,7 @@ from celery.app.trace import TraceInfo, trace_ok_t
 from tenantry.context import begin_unit, current_unit, end_unit
 from tenantry.errors import MissingTenantHeaderError, PropagationError
 from tenantry.ids import TenantId
-from tenantry.integrations.celery.edge import RunningTask, edge_of, in_unit, nested_headers
+from tenantry.integrations.celery.edge import RunningTask, UnboundError, edge_of, in_unit, nested_headers
 from tenantry.integrations.celery.message import parsed
 from tenantry.integrations.celery.needs import NONE, REQUIRED, needs_of_message, no_tenant, tenancy_of
 from tenantry.propagation import HEADER
@@ -50,9 +49,11 @@ class Traced:
 def _trace(task: Any, tracer: Any, uuid: str, args: Any, kwargs: Any, request: Any = None) -> Any:
     try:
         running = _from_request(task, uuid, args, kwargs, request or {})
+        return in_unit(running, tracer, uuid, args, kwargs, request)
     except (PropagationError, ValueError) as error:
         return _failed(task, uuid, request, error)
-    return copy_context().run(in_unit, running, tracer, uuid, args, kwargs, request)
+    except UnboundError as error:
+        return _failed(task, uuid, request, error.__cause__ or error)
 
 
 def _from_request(task: Any, task_id: Any, args: Any, kwargs: Any, request: Mapping[str, Any]) -> RunningTask:
@@ -71,8 +72,8 @@ def _tenant_of(request: Mapping[str, Any]) -> TenantId | None:
     return None if nested is None else parsed(nested[HEADER]).tenant_id
 
 
-def _failed(task: Any, uuid: str, request: Any, error: Exception) -> Any:
-    """Fail a message that no guard has judged, since somebody replaced the strategy's start."""
+def _failed(task: Any, uuid: str, request: Any, error: BaseException) -> Any:
+    """Fail a message whose tenant cannot be made active, or that no guard has judged."""
     try:
         raise error
     except type(error):
