@@ -26,7 +26,7 @@ help: ## show the targets
 setup: $(VENV)/.dev ## a virtual environment with everything a developer needs
 
 test: $(VENV)/.test ## the whole suite; a server that is missing here skips its tests and is named
-	@$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup $(ARGS)
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 ci: lint types architecture ## what CI runs: all checks, and the suite with every server required
 	@TENANTRY_REQUIRE_SERVICES=1 $(MAKE) --no-print-directory test

@@ -23,8 +23,6 @@ from tenantry.integrations.redis import service_acl_rules
 from tests import services
 from tests.examples.konstruct.fleet import EXAMPLE, ROOT, process_environment, running, wait_for
 
-pytestmark = pytest.mark.xdist_group("compose")
-
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OURS = ("migrate", "web", "worker", "beat")

@@ -12,8 +12,6 @@ import pytest
 from tests import services
 from tests.examples.konstruct.fleet import ROOT, Fleet
 
-pytestmark = pytest.mark.xdist_group("konstruct")
-
 LAYERS = {
     "ASGI middleware": 3,
     "publisher": 1,

@@ -14,9 +14,6 @@ from sqlalchemy import make_url
 from tests import services
 from tests.examples.konstruct.fleet import TOKENS, Fleet, migrate, process_environment
 
-# One process runs all of them: the servers and services behind them are started once.
-pytestmark = pytest.mark.xdist_group("konstruct")
-
 
 def unique() -> dict[str, str]:
     """A user and a one-to-one thread that no other test has, in both tenants alike."""
@@ -121,8 +118,7 @@ def test_nightly_job_summarises_each_tenants_day(stage: Fleet):
     stage.told("the last word of acme", tenant="acme", **ids)
     stage.told("the last word of globex", tenant="globex", **ids)
     day = datetime.now(UTC).date().isoformat()
-    for _ in range(2):
-        call_task(stage, "konstruct.nightly", day)
+    publish_nightly(stage, day, times=2)
     for tenant in TOKENS:
 
         def written(tenant: str = tenant) -> bool:
@@ -133,14 +129,11 @@ def test_nightly_job_summarises_each_tenants_day(stage: Fleet):
     assert stage.call("/summaries/2020-01-01").status == 404
 
 
-def call_task(stage: Fleet, name: str, *arguments: str) -> None:
+def publish_nightly(stage: Fleet, day: str, times: int) -> None:
     """Publish from a process of the platform."""
-    script = "import sys; from konstruct.orchestrator import app, nightly; nightly.delay(*sys.argv[1:])"
-    subprocess.run(
-        [sys.executable, "-c", script, *arguments],
-        env=process_environment(stage.environment),
-        check=True,
-    )
+    script = "from konstruct.orchestrator import nightly\n" + f"nightly.delay({day!r})\n" * times
+    environment = process_environment(stage.environment)
+    subprocess.run([sys.executable, "-c", script], env=environment, check=True)
 
 
 def test_application_may_select_and_insert_and_nothing_else(stage: Fleet):
