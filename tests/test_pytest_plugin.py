@@ -463,6 +463,35 @@ def test_anyio_tests_and_fixtures_see_the_tenant(pytester: pytest.Pytester) -> N
     passes(pytester, ANYIO_SUITE, *ANYIO, passed=14)
 
 
+def test_async_fixture_that_yields_twice_is_told(pytester: pytest.Pytester) -> None:
+    """As the plugins do that drive fixtures themselves."""
+    result = passes(
+        pytester,
+        """
+        import pytest
+
+        pytestmark = pytest.mark.anyio
+
+        @pytest.fixture
+        def anyio_backend():
+            return "asyncio"
+
+        @pytest.fixture
+        async def twice():
+            yield 1
+            yield 2
+
+        @pytest.mark.tenant("acme")
+        async def test_one(twice):
+            assert twice == 1
+        """,
+        *ANYIO,
+        passed=1,
+        errors=1,
+    )
+    result.stdout.fnmatch_lines(["*the fixture twice yields more than once*"])
+
+
 def test_unittest_cases_run_under_the_marker(pytester: pytest.Pytester) -> None:
     """Both kinds of TestCase, set-up included."""
     passes(
@@ -548,6 +577,22 @@ def test_guard_names_scopes_that_an_exit_stack_left_open(pytester: pytest.Pytest
         failed=1,
     )
     result.stdout.fnmatch_lines(["*left tenant 'acme' set. It was set at *.py:5, in test_leaves.*"])
+
+
+def test_guard_says_when_the_place_is_not_known(pytester: pytest.Pytester) -> None:
+    """What was made before the plugin began has no place; the test fails all the same."""
+    result = passes(
+        pytester,
+        """
+        from tenantry import context
+
+        def test_leaves():
+            plain = context.State.__mro__[1]
+            context._STATE.set(plain("acme", context.TENANT, object()))
+        """,
+        failed=1,
+    )
+    result.stdout.fnmatch_lines(["*left tenant 'acme' set. It was set at a place that is not known.*"])
 
 
 def test_guard_notes_what_a_failing_test_left(pytester: pytest.Pytester) -> None:

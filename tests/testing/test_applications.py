@@ -477,7 +477,9 @@ def test_clients_that_keep_their_application_in_an_attribute() -> None:
     assert found == ["None"]
 
 
-@pytest.mark.parametrize("target", [None, 7, "x", object(), lambda: None, lambda one: None, Starlette, dict])
+@pytest.mark.parametrize(
+    "target", [None, 7, "x", object(), lambda: None, lambda one: None, Starlette, dict, max]
+)
 def test_untenanted_refuses_what_it_cannot_run(target: Any) -> None:
     """A target that would not be kept out of the tenant is an error, not a pass."""
     with pytest.raises(TypeError, match="untenanted takes an ASGI or WSGI application or a test client"):

@@ -445,6 +445,23 @@ async def test_assert_isolated_keeps_concurrent_work_apart() -> None:
     assert_no_tenant()
 
 
+def test_assert_isolated_gives_a_coroutine_that_is_over() -> None:
+    """Whatever is done to coroutines may be done to it: tasks, cancelling, closing, waiting with a limit."""
+
+    async def test() -> None:
+        await asyncio.wait_for(outcome, 10)
+        task = asyncio.ensure_future(outcome)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    outcome: Any = assert_isolated(good_async)
+    asyncio.run(test())
+    outcome.close()
+    with pytest.raises(ValueError, match="thrown"):
+        outcome.throw(ValueError("thrown"))
+
+
 def test_assert_isolated_leaves_the_current_event_loop_alone() -> None:
     """A synchronous test that has a loop of its own keeps it."""
     loop = asyncio.new_event_loop()
