@@ -15,7 +15,11 @@ def rig(request, new_rig) -> Iterator:
     """A rig whose worker runs for the whole class, as the class says."""
     cls = request.cls
     broker = request.getfixturevalue(cls.broker)
-    backend = f"file://{request.getfixturevalue('tmp_path_factory').mktemp('results')}" if cls.file_backend else None
+    backend = (
+        f"file://{request.getfixturevalue('tmp_path_factory').mktemp('results')}"
+        if cls.file_backend
+        else None
+    )
     rig = new_rig(broker=broker, backend=backend, **cls.env)
     with rig.worker(
         pool=cls.pool,
