@@ -54,8 +54,7 @@ def verdict(
     """
     name, rule = find_rule(argv, declared)
     if rule is None:
-        shown = shown_name(name)
-        return Refusal("unknown", shown) if tenant is not None else Refusal("no tenant", shown)
+        return _unknown(shown_name(name), tenant)
     if tenant is None:
         return _without_tenant(argv, rule)
     if rule.refused:
@@ -67,6 +66,11 @@ def verdict(
     if not claims and not rule.passes:
         return Refusal("foreign", name, None, _KEYLESS)
     return _first_foreign(argv, name, claims, tenant_prefix(tenant).encode())
+
+
+def _unknown(shown: str, tenant: str | None) -> Refusal:
+    detail = "the first argument has to be the command's name alone" if shown == _NAMELESS else ""
+    return Refusal("no tenant" if tenant is None else "unknown", shown, None, detail)
 
 
 def _without_tenant(argv: Argv, rule: Rule) -> Refusal | None:
@@ -126,6 +130,7 @@ def _foreign_detail(argument: bytes, claim: Claim) -> str:
     return f"the {noun} there has no tenant prefix; {_CURE}"
 
 
+_NAMELESS: Final = "a command without a name"
 _PLAIN_NAME = re.compile(r"[A-Z0-9][A-Z0-9._-]{0,39}( [A-Z0-9-]{1,24})?")
 
 
@@ -133,7 +138,7 @@ def shown_name(name: str) -> str:
     """The name of an unknown command as far as it is one: what follows may be a key."""
     found = _PLAIN_NAME.match(name)
     if found is None:
-        return "a command without a name"
+        return _NAMELESS
     return found[0] if found.end() == len(name) else found[0].partition(" ")[0]
 
 
