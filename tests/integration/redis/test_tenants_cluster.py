@@ -118,6 +118,15 @@ def test_one_node_of_a_cluster_is_refused(
     assert b"acme:session:1" in names(cluster)
 
 
+def test_only_node_of_a_cluster_is_purged_key_by_key() -> None:
+    """A plain client may speak to it; plain keys are in many slots, which one UNLINK may not name."""
+    with services.redis_cluster(nodes=1) as (server,), redis.Redis(port=server.port) as client:
+        for number in range(20):
+            client.set(f"acme:{number}", "x")
+        assert tenants.purge(client, "acme").keys == 20
+        assert client.dbsize() == 0
+
+
 TAGGED = """
 import io, json, sys
 from redis.cluster import RedisCluster

@@ -26,8 +26,9 @@ from redis.retry import Retry
 from tenantry import tenant_scope, without_tenant
 from tenantry.errors import InvalidTenantIdError, TenancyError
 from tenantry.integrations.redis import tenants
-from tenantry.integrations.redis.tenants import ExportFileError
+from tenantry.integrations.redis.tenants import ExportFileError, operations
 from tenantry.integrations.redis.tenants.exportfile import Entry, Writer
+from tenantry.integrations.redis.tenants.store import Node, next_page
 from tenantry.keys import shared_key
 from tests import services
 
@@ -471,6 +472,20 @@ def test_export_holds_few_values_in_memory(client: Client) -> None:
     assert peak < 30 << 20
 
 
+def test_export_leaves_out_what_has_gone_since_the_page(client: Client) -> None:
+    """A key may expire between the page that names it and its DUMP."""
+    client.set("acme:1", "x")
+    found = operations._entries(Node(client), [b"acme:gone", b"acme:1"])
+    assert [entry.key for entry in found] == [b"acme:1"]
+
+
+def test_page_holds_nothing_that_the_prefix_does_not_own() -> None:
+    """Whatever a server or proxy answers to MATCH, nobody else's key is removed, and none twice."""
+    names = [b"acme:1", b"globex:1", b"acme:1", b"acme", b"acme2:1"]
+    assert next_page([b"7", names], b"acme:") == (b"7", [b"acme:1"])
+    assert next_page([b"0", names], None) == (None, [b"acme:1", b"globex:1", b"acme", b"acme2:1"])
+
+
 # --- import --------------------------------------------------------------------------------------------
 
 
@@ -575,6 +590,17 @@ def _cuts(data: bytes) -> list[bytes]:
         b"".join(lines[1:]),
         b"".join(reversed(lines)),
     ]
+
+
+def test_import_judges_the_whole_file_before_it_writes(client: Client) -> None:
+    """A file of several batches whose last line is missing: not even the first batch is written."""
+    client.mset({f"acme:{number}": "x" for number in range(1200)})
+    lines = exported(client).splitlines(keepends=True)
+    client.flushall()
+    for bad in (b"".join(lines[:-1]), b"".join(lines).replace(b'"sha256": "', b'"sha256": "0')):
+        with pytest.raises(ExportFileError, match="line 1202"):
+            tenants.import_(client, io.BytesIO(bad))
+        assert not left(client)
 
 
 @pytest.mark.parametrize("number", range(13))
