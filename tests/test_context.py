@@ -11,7 +11,7 @@ import os
 import threading
 import weakref
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import pytest
 
@@ -553,6 +553,33 @@ def test_unit_of_work_overwrites_and_restores_exactly():
         with unit_of_work(None):
             assert get_state().kind == "explicitly none"
         assert active() == "stale"
+
+
+@pytest.mark.parametrize("hooked", [False, True])
+@pytest.mark.parametrize("switch", [False, True])
+def test_scope_left_inside_a_unit_of_work_does_not_come_back(hook, hooked, switch):
+    """The unit that runs is left alone, in silence; what it restores is no tenant whose scope is over."""
+    if hooked:
+        hook(lambda tenant_id: nullcontext())
+    outer, inner = tenant_scope("acme"), tenant_scope("globex", switch=True)
+    outer.__enter__()
+    if switch:
+        inner.__enter__()
+    with unit_of_work("initech"):
+        outer.__exit__(None, None, None)
+        assert active() == "initech"
+    if switch:
+        assert active() == "globex"
+        inner.__exit__(None, None, None)
+    assert get_state().kind == "never set"
+
+
+@pytest.mark.parametrize("run", [detached, carry_tenant])
+def test_scope_left_by_a_detached_or_carried_call_does_not_come_back(run):
+    """An ``ExitStack`` that a callback closes."""
+    token = bind_tenant("acme")
+    run(lambda: reset_tenant(token))()
+    assert get_state().kind == "never set"
 
 
 def test_unit_begun_and_ended_by_hand_is_a_unit_of_work(hook):

@@ -54,7 +54,8 @@ class State:
 
     ``epoch`` is shared by the scopes that nest in one another. Where a mistake in their order is found a
     new epoch begins, which is how the scopes of the old one know that they are dead. ``unit`` belongs to
-    the edge that began the unit of work; nested scopes inherit it.
+    the edge that began the unit of work; nested scopes inherit it. The one exception to "never changed":
+    a state that was left out of order loses its epoch, so that nothing brings it back.
     """
 
     __slots__ = ("epoch", "kind", "tenant_id", "unit")
@@ -74,6 +75,10 @@ def _logger() -> Logger:
     import logging  # not at the top: it is the slowest import of all, and may not be needed
 
     return logging.getLogger("tenantry")
+
+
+# The epoch of a state whose scope was left while a unit of work that began inside it was still open.
+_LEFT: Final = object()
 
 
 def _never_set() -> State:
@@ -237,7 +242,11 @@ def _take_back(
         return _USED
     if hooks:
         return _take_back_hooked(state, current, hooks, error, in_order=in_order)
-    return _settle(state, current) if in_order and current is not state else _RESTORED
+    if in_order and current is not state:
+        return _settle(state, current)
+    if get_state().epoch is _LEFT:
+        _STATE.set(_never_set())
+    return _RESTORED
 
 
 def _take_back_hooked(
@@ -256,7 +265,7 @@ def _take_back_hooked(
     if in_order and current is not state:
         _report(failure)
         return _settle(state, current)
-    _STATE.set(before)
+    _STATE.set(_never_set() if before.epoch is _LEFT else before)
     if failure is not None:
         raise failure
     return _RESTORED
@@ -265,6 +274,8 @@ def _take_back_hooked(
 def _settle(state: State, current: State) -> str:
     """Decide what is active after ``state`` was left while ``current`` was."""
     if current.epoch is not state.epoch:
+        # A unit of work that began inside may be what is open: its end must not bring this state back.
+        state.epoch = _LEFT
         _STATE.set(current)
         return _DEAD
     _STATE.set(_never_set())

@@ -22,23 +22,35 @@ from tenantry import (
     tenant_scope,
     without_tenant,
 )
-from tenantry.context import get_state
+from tenantry.context import get_state, unit_of_work
 
 TENANTS = st.sampled_from(["acme", "globex", "initech"])
-NEVER_SET = ("never set", None)
+NEVER_SET: tuple[str, str | None] = ("never set", None)
+
+
+Active = tuple[str, str | None]
 
 
 class Open:
-    """A scope as the model sees it: how to leave it, and what it replaced."""
+    """A scope or unit of work as the model sees it: how to leave it, and what it replaced."""
 
-    def __init__(self, leave: Callable[[], None], before: tuple[str, str | None], *, is_token: bool) -> None:
+    def __init__(
+        self, leave: Callable[[], None], before: Active, owner: Open | None, *, is_token: bool, is_unit: bool
+    ) -> None:
         self.leave = leave
         self.before = before
+        self.owner = owner
         self.is_token = is_token
+        self.is_unit = is_unit
+        self.is_left = False
 
 
 class Scopes(RuleBasedStateMachine):
-    """Enters and leaves scopes of one context in any order, beside a model of what should be active."""
+    """Enters and leaves scopes of one context in any order, beside a model of what should be active.
+
+    Units of work are left in order among themselves, as the ``with`` blocks of edges are, whatever scopes
+    are open inside.
+    """
 
     opened = Bundle("opened")
     used = Bundle("used")
@@ -46,7 +58,8 @@ class Scopes(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.context = contextvars.Context()
-        self.model: tuple[str, str | None] = NEVER_SET
+        self.model: Active = NEVER_SET
+        self.owner: Open | None = None
         self.alive: list[Open] = []
 
     def run(self, function: Callable[[], Any]) -> Any:
@@ -67,12 +80,17 @@ class Scopes(RuleBasedStateMachine):
         assert self.model[1] is None or self.alive
 
     def push(
-        self, leave: Callable[[], None], after: tuple[str, str | None], *, is_token: bool = False
+        self, leave: Callable[[], None], after: Active, *, is_token: bool = False, is_unit: bool = False
     ) -> Open:
-        scope = Open(leave, self.model, is_token=is_token)
-        self.model = after
+        scope = Open(leave, self.model, self.owner, is_token=is_token, is_unit=is_unit)
+        self.model, self.owner = after, scope
         self.alive.append(scope)
         return scope
+
+    def restore(self, scope: Open) -> None:
+        self.model, self.owner = scope.before, scope.owner
+        if self.owner is not None and self.owner.is_left:
+            self.model, self.owner = NEVER_SET, None
 
     def is_conflict(self, tenant: str) -> bool:
         return self.model[1] not in (None, tenant)
@@ -104,19 +122,43 @@ class Scopes(RuleBasedStateMachine):
             with pytest.raises(TenantConflictError):
                 self.run(tenant_scope(tenant).__enter__)
 
+    @rule(tenant=st.one_of(st.none(), TENANTS))
+    def begin_unit(self, tenant: str | None) -> None:
+        unit = unit_of_work(tenant)
+        self.run(unit.__enter__)
+        after = ("explicitly none", None) if tenant is None else ("tenant", tenant)
+        self.push(lambda: unit.__exit__(None, None, None), after, is_unit=True)
+
+    @rule()
+    def end_unit(self) -> None:
+        """It restores exactly what was there, whatever was left open inside."""
+        index = self.innermost_unit()
+        if index >= 0:
+            unit = self.alive[index]
+            self.run(unit.leave)
+            del self.alive[index:]
+            self.restore(unit)
+
+    def innermost_unit(self) -> int:
+        return max((index for index, scope in enumerate(self.alive) if scope.is_unit), default=-1)
+
     @rule(target=used, scope=consumes(opened))
     def leave(self, scope: Open) -> Open:
-        if scope not in self.alive:  # an earlier mistake has ended it: silent, and nothing changes
+        if scope not in self.alive:  # an earlier mistake, or the end of its unit, has ended it: silent
             self.run(scope.leave)
         elif scope is self.alive[-1]:
             self.run(scope.leave)
             self.alive.pop()
-            self.model = scope.before
+            self.restore(scope)
+        elif self.alive.index(scope) < self.innermost_unit():  # the unit that runs is left alone
+            self.run(scope.leave)
+            self.alive.remove(scope)
         else:
             with pytest.raises(ScopeOrderError):
                 self.run(scope.leave)
-            self.alive.clear()
-            self.model = NEVER_SET
+            del self.alive[self.innermost_unit() + 1 :]
+            self.model, self.owner = NEVER_SET, None
+        scope.is_left = True
         return scope
 
     @rule(scope=used)
@@ -137,4 +179,4 @@ class Scopes(RuleBasedStateMachine):
 
 
 TestScopes = Scopes.TestCase
-TestScopes.settings = settings(max_examples=60, stateful_step_count=30)
+TestScopes.settings = settings(max_examples=100, stateful_step_count=30)
