@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterator, Mapping
+from types import ModuleType
 from typing import Any, Final, TypeVar
 
 import redis
@@ -49,6 +50,15 @@ def _seated_as(seat: type[Seat]) -> Callable[[Any, Policy], Any]:
     return lambda target, policy: policy.seat(target, seat)
 
 
+def _if_any(
+    module: ModuleType, name: str, seat: Callable[[Any, Policy], Any]
+) -> Iterator[tuple[type, Callable[[Any, Policy], Any]]]:
+    """A kind that not every supported redis-py has."""
+    kind = getattr(module, name, None)
+    if kind is not None:
+        yield kind, seat
+
+
 # The first kind that fits counts: a pipeline is a client too.
 _KINDS: Final[tuple[tuple[type, Callable[[Any, Policy], Any]], ...]] = (
     (redis.cluster.ClusterPipeline, seat_sync_pipeline),
@@ -56,7 +66,7 @@ _KINDS: Final[tuple[tuple[type, Callable[[Any, Policy], Any]], ...]] = (
     (redis.client.Pipeline, _seated_as(PipelineSeat)),
     (redis.asyncio.client.Pipeline, _seated_as(AsyncPipelineSeat)),
     (redis.cluster.ClusterPubSub, _seated_as(ClusterPubSubSeat)),
-    (redis.asyncio.cluster.ClusterPubSub, _seated_as(AsyncClusterPubSubSeat)),
+    *_if_any(redis.asyncio.cluster, "ClusterPubSub", _seated_as(AsyncClusterPubSubSeat)),
     (redis.client.PubSub, _seated_as(PubSubSeat)),
     (redis.asyncio.client.PubSub, _seated_as(AsyncPubSubSeat)),
     *((kind, _seated_as(ClientSeat)) for kind in _CLIENTS),
