@@ -372,3 +372,36 @@ def test_eager_chain_passes_the_tenant_through_a_none_task(new_wire) -> None:
         chain(see.s(), unseen.s(), see.s()).delay()
         unseen.apply_async(link=see.s())
     assert seen == ["acme", None, "acme", None, "acme"]
+
+
+def test_none_task_publishes_under_nobody(new_wire) -> None:
+    """Its message has a tenant, for its continuations; what its own code publishes has none."""
+    wire, refused = new_wire(), []
+
+    def publish(where) -> None:
+        for canvas in (wire.needs.s(), group(wire.needs.s()), chain(wire.free.s(), wire.needs.s())):
+            try:
+                canvas.delay()
+            except NoTenantError:
+                refused.append(where)
+
+    class Publishing(wire.app.Task):
+        abstract = True
+
+        def before_start(self, *_):
+            publish("before_start")
+
+        def on_success(self, *_):
+            publish("on_success")
+
+        def after_return(self, *_):
+            publish("after_return")
+
+    @wire.app.task(name="unseen", shared=False, tenancy="none", base=Publishing)
+    def unseen():
+        publish("body")
+
+    with tenant_scope("acme"):
+        unseen.apply()
+    assert refused == ["before_start"] * 3 + ["body"] * 3 + ["on_success"] * 3 + ["after_return"] * 3
+    assert wire.messages() == []

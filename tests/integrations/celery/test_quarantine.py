@@ -39,11 +39,13 @@ def kept(wire, task_id="t1", tenant="acme", **changes) -> keep.QuarantinedMessag
     return entry
 
 
-@pytest.fixture(params=["memory", "redis"])
+@pytest.fixture(params=["memory", "redis", "prefixed"])
 def wire(request, new_wire):
     """An installed application with an empty quarantine, on either way of reading a queue."""
     wire = new_wire(quarantine=f"kept-{request.node.name}"[:60])
-    if request.param == "redis":
+    if request.param == "prefixed":
+        wire.app.conf.broker_transport_options = {"global_keyprefix": "service:"}
+    if request.param != "memory":
         wire.app.conf.broker_url = request.getfixturevalue("redis_url")
         install(wire.app, quarantine=f"kept-{wire.queue}")
     return wire
