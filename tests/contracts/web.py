@@ -340,6 +340,9 @@ class EdgeContract:
         ask = self.edge(resolver=TRUSTING)
         preflight = {"Origin": "https://a.example", "Access-Control-Request-Method": "POST"}
         assert ask("/", preflight, method="OPTIONS").json is None
+        assert ask("/", {**preflight, "X-Tenant": "acme"}, method="OPTIONS").json is None
+        assert ask("/", {**preflight, "X-Tenant": "a:b"}, method="OPTIONS").status == 200
+        assert ask("/", {"X-Tenant": "acme"}, method="OPTIONS").json == "acme"
         assert is_problem(ask("/", {"Origin": "https://a.example"}, method="OPTIONS"), 400)
         assert is_problem(ask("/", method="OPTIONS"), 400)
         assert is_problem(ask("/", preflight, method="POST"), 400)
