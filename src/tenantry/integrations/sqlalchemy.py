@@ -6,7 +6,8 @@
   carries nothing over, behind PgBouncer in transaction mode included.
 * **Runs bound**: no callback is bound. Every statement of Core, of the ORM and of their asyncio
   forms is compared with its transaction's tenant before it is sent.
-* **Tested with**: SQLAlchemy 2.1, PostgreSQL 15 and 18, psycopg 3 and asyncpg, PgBouncer 1.18.
+* **Tested with**: SQLAlchemy 2.0.30 and 2.1, PostgreSQL 15 and 18, psycopg 3 and asyncpg,
+  PgBouncer 1.18 in transaction mode.
 
 What this cannot see: ``engine.raw_connection()`` and objects that an ORM session already holds.
 The first finds no tenant set, so that policies show it nothing; for the second, use one session per
