@@ -89,8 +89,9 @@ class Scopes(RuleBasedStateMachine):
 
     def restore(self, scope: Open) -> None:
         self.model, self.owner = scope.before, scope.owner
-        if self.owner is not None and self.owner.is_left:
+        if self.owner is not None and self.owner.is_left:  # found now: a mistake like any other
             self.model, self.owner = NEVER_SET, None
+            del self.alive[self.innermost_unit() + 1 :]
 
     def is_conflict(self, tenant: str) -> bool:
         return self.model[1] not in (None, tenant)
