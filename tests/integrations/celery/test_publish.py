@@ -405,3 +405,28 @@ def test_none_task_publishes_under_nobody(new_wire) -> None:
         unseen.apply()
     assert refused == ["before_start"] * 3 + ["body"] * 3 + ["on_success"] * 3 + ["after_return"] * 3
     assert wire.messages() == []
+
+
+@pytest.mark.parametrize("path", [name for name in NEEDY if name.startswith(("chord", "chain_with_group"))])
+def test_chord_without_native_join_publishes_no_unlock(new_wire, tmp_path, path) -> None:
+    """Where the unlock is the first message of a chord, it is not published either."""
+    wire = new_wire({"backend": f"file://{tmp_path}"})
+    with pytest.raises(NoTenantError):
+        NEEDY[path](wire)
+    assert wire.messages() == []
+
+
+def test_option_of_a_chord_names_the_tenant_of_its_unlock(new_wire, tmp_path) -> None:
+    """Celery publishes it without the options of the chord."""
+    wire = new_wire({"backend": f"file://{tmp_path}"})
+    made = [
+        lambda: chord([wire.needs.s()] * 2, wire.needs.s()).apply_async(tenant="acme"),
+        lambda: chord([wire.needs.s()] * 2, wire.needs.s()).set(tenant="acme").delay(),
+        lambda: chord([wire.needs.s().set(tenant="acme")] * 2, wire.needs.s()).delay(),
+    ]
+    for publish in made:
+        publish()
+        messages = wire.messages()
+        assert messages[0].headers["task"] == "celery.chord_unlock"
+        assert [message.headers["tenantry"] for message in messages] == ["v1;acme"] * 3
+    assert current_tenant_or_none() is None
