@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import parse_qs, urlsplit
 
 HERE = Path(__file__).resolve().parent
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -149,8 +150,10 @@ class Stack:
 
     def _end_postgres(self) -> None:
         if self._postgres is not None:
+            sockets = parse_qs(urlsplit(self._postgres.get_uri()).query)["host"][0]
             self._postgres.cleanup()
             shutil.rmtree(self._postgres.pgdata, ignore_errors=True)
+            shutil.rmtree(sockets, ignore_errors=True)  # elsewhere, where the path of its data is long
 
     def launch_web(self, name: str, app: str) -> str:
         """The base URL of a uvicorn that is starting with ``app``."""

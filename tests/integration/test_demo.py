@@ -39,6 +39,11 @@ def _demo(folder: Path, **environment: str) -> Iterator[subprocess.Popen[str]]:
         process.communicate()
 
 
+def _left(folder: Path) -> list[str]:
+    """What the demo left; the wheels that it uses keep a lock and a session mark of their own."""
+    return [path.name for path in folder.iterdir() if path.name not in {".lockfile", ".ses"}]
+
+
 def test_demo_holds_on_a_server_of_ones_own_and_leaves_it_empty(tmp_path: Path) -> None:
     """With REDIS_URL every check holds, and both databases are as empty as before."""
     with services.redis_server() as server:
@@ -46,10 +51,10 @@ def test_demo_holds_on_a_server_of_ones_own_and_leaves_it_empty(tmp_path: Path) 
             output, _ = demo.communicate(timeout=150)
         assert demo.returncode == 0, output
         assert "Every check held" in output
-        assert output.count("without: ") == output.count(" with: ") == 8
+        assert output.count("without: ") == output.count(" with: ") == 11
         with redis.Redis.from_url(server.url) as client:
             assert client.info("keyspace") == {}
-    assert list(tmp_path.iterdir()) == []
+    assert _left(tmp_path) == []
 
 
 def test_demo_refuses_a_database_that_is_in_use(tmp_path: Path) -> None:
@@ -84,4 +89,4 @@ def test_demo_interrupted_leaves_nothing(tmp_path: Path, moment: str, signum: in
         _, alive = psutil.wait_procs(family, timeout=10)
         assert demo.returncode == status, output
         assert not alive
-    assert list(tmp_path.iterdir()) == []
+    assert _left(tmp_path) == []

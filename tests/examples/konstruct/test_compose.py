@@ -173,11 +173,13 @@ class Stage:
 
     def command(self, name: str) -> list[str]:
         """A service's command; a path in a mounted folder is that folder's here."""
-        words = list(SERVICES[name]["command"])
+        words = [word.replace("/tmp/", f"{self.folder}/") for word in SERVICES[name]["command"]]
         for volume in SERVICES[name].get("volumes", ()):
             source, target = volume.split(":")[:2]
             words = [word.replace(target, str((ROOT / source).resolve())) for word in words]
-        return [word.replace("/tmp/", f"{self.folder}/") for word in words]
+        return [
+            re.sub(r"(?<![\w/])/tmp/(?!\S*examples/konstruct)", f"{self.folder}/", word) for word in words
+        ]
 
     def run(self, name: str) -> contextlib.AbstractContextManager[Any]:
         """Start it."""
