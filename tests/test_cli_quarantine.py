@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import pty
+import subprocess
 import sys
 import uuid
 
@@ -126,15 +129,36 @@ def test_replay_of_another_tenants_message_needs_force(shell) -> None:
     assert shell.left() == ["id-t2"]
 
 
-@pytest.mark.parametrize(("answer", "status", "left"), [("y\n", 0, 1), ("n\n", 1, 2), ("", 1, 2)])
-def test_discard_asks(shell, answer, status, left) -> None:
-    """A no, or nobody there to ask, leaves everything as it is."""
-    assert shell("discard", "id-t1", "--reason", "a test", answer=answer).exit_code == status
+@pytest.mark.parametrize(("answer", "status", "left"), [(b"y\n", 0, 1), (b"n\n", 1, 2)])
+def test_discard_asks_on_a_terminal(shell, answer, status, left) -> None:
+    """A no leaves everything as it is."""
+    words = ["discard", "id-t1", "--reason", "a test", "--app", f"{shell.name}:app"]
+    code = f"import sys; from tenantry.cli import main; sys.argv[1:] = {['quarantine', *words]!r}; main()"
+    terminal, inside = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdin=inside,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    ) as asked:
+        os.write(terminal, answer)
+        _, said = asked.communicate(timeout=60)
+    os.close(inside)
+    os.close(terminal)
+    assert asked.returncode == status, said
+    assert b"Discard id-t1" in said
     assert len(shell.left()) == left
 
 
-def test_discard_does_not_ask_with_yes(shell) -> None:
-    """For scripts; the reason is still needed."""
+def test_discard_asks_nobody_where_there_is_no_terminal(shell) -> None:
+    """The reason is the deliberate act of a script."""
+    assert shell("discard", "id-t1", "--reason", "a test").exit_code == 0
+    assert shell.left() == ["id-t2"]
+
+
+def test_discard_needs_a_reason(shell) -> None:
+    """With or without ``--yes``."""
+    assert shell("discard", "id-t1").exit_code == 2
     assert shell("discard", "id-t1", "--yes").exit_code == 2
     assert shell("discard", "id-t1", "--yes", "--reason", " ").exit_code == 3
     assert shell("discard", "id-t1", "--yes", "--reason", "a test").exit_code == 0

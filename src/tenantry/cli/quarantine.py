@@ -91,11 +91,12 @@ def discard(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Remove a message for good."""
+    """Remove a message for good; asks first on a terminal."""
     with _failures():
         kept = _quarantine(app)
         entry = kept.show(entry_id)
-        confirm(f"Discard {_line(entry)}?", yes=yes)
+        # The reason is the deliberate act; a script, whose stdin is no terminal, has nobody to ask.
+        confirm(f"Discard {_line(entry)}?", yes=yes or not sys.stdin.isatty())
         _done(kept.discard(entry_id, reason=reason), "Discarded", as_json=as_json)
 
 

@@ -196,6 +196,24 @@ def test_malformed_header_of_the_caller_is_refused(wire, value) -> None:
     assert wire.messages() == []
 
 
+def test_header_of_the_caller_in_another_spelling_is_refused(wire) -> None:
+    """The worker would find two headers and run neither."""
+    with tenant_scope("acme"), pytest.raises(MalformedTenantHeaderError, match="spelled 'Tenantry'"):
+        wire.free.apply_async(headers={"Tenantry": "v1;acme"})
+    assert wire.messages() == []
+
+
+def test_body_that_names_another_tenant_than_its_chord_is_a_conflict(wire) -> None:
+    """Celery would write the chord's option over the body's own."""
+    for canvas in (
+        chord([wire.needs.s()] * 2, wire.needs.s().set(tenant="globex")),
+        chord([wire.needs.s().set(tenant="globex")] * 2, wire.needs.s()),
+    ):
+        with pytest.raises(TenantConflictError):
+            canvas.apply_async(tenant="acme")
+    assert wire.messages() == []
+
+
 @pytest.mark.parametrize("value", ["", " ", "none", "a:b", 7, b"acme"])
 def test_option_that_is_no_tenant_id_is_refused(wire, value) -> None:
     """Before anything is published."""

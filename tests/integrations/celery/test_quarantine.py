@@ -73,6 +73,20 @@ def test_list_is_oldest_first_and_streams(wire) -> None:
     assert len(list(quarantine(wire.app).list())) == 120
 
 
+def test_list_can_be_counted_and_indexed(wire) -> None:
+    """And compared, and read again after that; what is not asked for is not read at once."""
+    operator = quarantine(wire.app)
+    assert operator.list() == []
+    assert not operator.list()
+    names = [kept(wire, f"t{number}").id for number in range(3)]
+    found = operator.list()
+    assert (len(found), found[0].id, found[-1].id) == (3, names[0], names[2])
+    assert [entry.id for entry in found] == [entry.id for entry in found] == names
+    assert next(found).id == names[0]
+    assert found == operator.list()
+    assert found != operator.list(tenant_id="globex")
+
+
 def test_list_of_one_tenant(wire) -> None:
     """Those that claim it; what claims none is in no tenant's list."""
     kept(wire, "t1", "acme")

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 from uuid import NAMESPACE_OID, uuid5
 
+from celery.app.task import Task
+from celery.canvas import Signature
 from kombu.utils import json
 from kombu.utils.uuid import uuid
 
@@ -50,12 +52,13 @@ def fan_out(
         TenantConflictError: A tenant is active; a fan-out belongs to none.
         ValueError: tenantry is not installed on the task's application; ``run_id`` is blank; or, at the
             end, ``after`` never came.
-        TypeError: An option is one that a fan-out sets itself.
+        TypeError: ``task`` is neither a task nor a signature, ``tenants`` is one text, or an option is one
+            that a fan-out sets itself.
 
     Cost: that of ``delay()`` in a loop, on one connection, in constant memory. Where the broker does not
     confirm publishes (RabbitMQ without ``confirm_publish``), let the cursor lag behind the last one yielded.
     """
-    app = task.app
+    app = _app_of(task)
     if edge_of(app) is None:
         raise ValueError("tenantry is not installed on this task's app: call install(app) first")
     for option in _OURS:
@@ -63,10 +66,18 @@ def fan_out(
             raise TypeError(f"fan_out() sets {option!r} itself, for each tenant")
     if run_id is not None and not str(run_id).strip():
         raise ValueError("run_id is blank; name the run, or leave it out")
+    if isinstance(tenants, (str, bytes)):
+        raise TypeError("fan_out() takes many tenants, and a text is one; put it into a list")
     _refuse_active()
     cursor = None if after is None else ensure_tenant_id(after)
     call = {"args": tuple(args), "kwargs": dict(kwargs or {}), "add_to_parent": False, **options}
     return _publish(app, task, iter(tenants), run_id, cursor, call)
+
+
+def _app_of(task: Any) -> Any:
+    if isinstance(task, (Task, Signature)):
+        return task.app
+    raise TypeError(f"fan_out() takes a task or a signature, not {type(task).__name__}")
 
 
 def _publish(

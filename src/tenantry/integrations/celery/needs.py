@@ -10,7 +10,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from tenantry.context import require_tenant
-from tenantry.errors import NoTenantError, TenancyError, TenantConflictError, shown
+from tenantry.errors import (
+    MalformedTenantHeaderError,
+    NoTenantError,
+    TenancyError,
+    TenantConflictError,
+    shown,
+)
 from tenantry.ids import TenantId, ensure_tenant_id
 from tenantry.integrations.celery.edge import nested_headers
 from tenantry.propagation import HEADER, parse_header
@@ -224,6 +230,10 @@ def _header_dicts(options: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     headers = options.get("headers")
     if not isinstance(headers, Mapping):
         return
+    for name in headers:
+        # The worker would find two and run neither.
+        if name != HEADER and str(name).lower() == HEADER:
+            raise MalformedTenantHeaderError("the option headers", f"it is spelled {shown(name)}")
     if HEADER in headers:
         yield headers
     nested = nested_headers(headers)

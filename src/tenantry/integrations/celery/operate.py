@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any, Final, Protocol
 
 from kombu.utils import json
@@ -54,11 +54,14 @@ class Quarantine:
         self._edge = edge
         self._open: list[_Shelf] = []
 
-    def list(self, *, tenant_id: object = None) -> Iterator[QuarantinedMessage]:
-        """Yield the entries, oldest first, in bounded memory.
+    def list(self, *, tenant_id: object = None) -> Listing:
+        """Return the entries, oldest first: in bounded memory where they are iterated.
 
         Args:
             tenant_id: Only those that claim this tenant. Default: all.
+
+        Returns:
+            An iterator of entries, which can be counted, indexed and compared as well; that reads them all.
 
         Raises:
             InvalidTenantIdError: ``tenant_id`` cannot be one.
@@ -67,9 +70,9 @@ class Quarantine:
         closed, so that others do not see them meanwhile; this object's other methods do.
         """
         wanted = None if tenant_id is None else ensure_tenant_id(tenant_id)
-        return self._entries(wanted)
+        return Listing(self._entries(wanted))
 
-    def _entries(self, wanted: TenantId | None) -> Iterator[QuarantinedMessage]:
+    def _entries(self, wanted: TenantId | None) -> Generator[QuarantinedMessage]:
         with self._shelf() as shelf:
             for _, entry in shelf.entries():
                 if wanted is None or entry.tenant == wanted:
@@ -189,6 +192,42 @@ class Quarantine:
                 content_encoding=entry.content_encoding,
                 **properties,
             )
+
+
+class Listing(Iterator[QuarantinedMessage]):
+    """Entries of a quarantine, read one by one; all at once where they are counted, indexed or compared."""
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __init__(self, entries: Generator[QuarantinedMessage]) -> None:
+        self._reading = entries
+        self._all: list[QuarantinedMessage] | None = None
+        self._left: Iterator[QuarantinedMessage] = entries
+
+    def __iter__(self) -> Iterator[QuarantinedMessage]:  # noqa: PYI034 - a list of them can be read again
+        return self if self._all is None else iter(self._all)
+
+    def __next__(self) -> QuarantinedMessage:
+        return next(self._left)
+
+    def __len__(self) -> int:
+        return len(self._read())
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._read()[index]
+
+    def __eq__(self, other: object) -> bool:
+        return self._read() == (other._read() if isinstance(other, Listing) else other)
+
+    def close(self) -> None:
+        """Read no further, and let others see again what was held."""
+        self._reading.close()
+
+    def _read(self) -> list[QuarantinedMessage]:
+        if self._all is None:
+            self._all = list(self._reading)
+            self._left = iter(self._all)
+        return self._all
 
 
 def _headers(edge: Edge, entry: QuarantinedMessage, tenant_id: TenantId) -> dict[str, Any]:

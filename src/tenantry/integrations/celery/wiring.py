@@ -162,7 +162,7 @@ def _patch_celery() -> None:
     for canvas, methods in (
         (group, ("apply_async", "apply")),
         (_chain, ("run", "apply")),
-        (_chord, ("apply",)),
+        (_chord, ("apply_async", "apply")),
     ):
         for method in methods:
             _replace(canvas, method, publish.checked_canvas)
