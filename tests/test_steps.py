@@ -8,6 +8,7 @@ import functools
 import gc
 import inspect
 import logging
+import sys
 import threading
 import types
 from concurrent.futures import ThreadPoolExecutor
@@ -180,7 +181,7 @@ def test_decorated_methods_keep_their_self():
 
 
 @pytest.mark.parametrize(
-    "target", [Worker, 5, None, classmethod(active)], ids=["class", "int", "None", "classmethod"]
+    "target", [Worker, 5, None, property(active)], ids=["class", "int", "None", "property"]
 )
 def test_decorator_refuses_what_is_no_function(target):
     """A class would be bound while it is made and never again."""
@@ -455,3 +456,130 @@ def test_carry_is_checked_where_it_is_called_for_generators_too():
     """No tenant, no carrying."""
     with pytest.raises(NoTenantError, match="carry_tenant"):
         carry_tenant(echo)
+
+
+@pytest.mark.parametrize("decorator", [tenant_scope("acme"), detached], ids=["scope", "detached"])
+def test_static_and_class_methods_stay_what_they_are_under_a_decorator(decorator):
+    """The descriptor decides what is passed: a plain function in its place would be handed the instance."""
+    expected = decorator(active)()
+
+    class Service:
+        @decorator
+        @staticmethod
+        def static(value):
+            return value, active()
+
+        @decorator
+        @classmethod
+        def klass(cls, value):
+            return cls, value, active()
+
+    assert Service.static(1) == Service().static(1) == (1, expected)
+    assert Service.klass(1) == Service().klass(1) == (Service, 1, expected)
+
+
+def test_carried_generator_that_has_begun_is_ended_under_the_tenant():
+    """It is as far as the generator that it carries, so that closing it at once runs the finaliser."""
+    seen = []
+
+    def steps():
+        try:
+            seen.append((yield 1))
+            yield 2
+        finally:
+            seen.append(active())
+
+    def carried():
+        begun = steps()
+        next(begun)
+        with tenant_scope("acme"):
+            return carry_tenant(begun)
+
+    carried().close()
+    assert carried().send("sent") == 2
+    with pytest.raises(KeyError, match="thrown"):
+        carried().throw(KeyError("thrown"))
+    assert seen == ["acme", "sent", "acme", "acme"]
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="CPython 3.11 cannot tell whether one has begun")
+def test_carried_async_generator_that_has_begun_is_ended_under_the_tenant():
+    """Closing it at once runs the finaliser, as closing what it carries would."""
+    seen = []
+
+    async def steps():
+        try:
+            seen.append((yield 1))
+            yield 2
+        finally:
+            await asyncio.sleep(0)
+            seen.append(active())
+
+    async def carried():
+        begun = steps()
+        await anext(begun)
+        with tenant_scope("acme"):
+            return carry_tenant(begun)
+
+    async def main():
+        await (await carried()).aclose()
+        assert await (await carried()).asend("sent") == 2
+        gc.collect()
+        for _ in range(3):
+            await asyncio.sleep(0)
+
+    asyncio.run(main())
+    assert seen == ["acme", "sent", "acme"]
+
+
+def test_detached_coroutine_that_never_begins_warns_of_nothing():
+    """A task that is cancelled before its first step ends the coroutine inside as well."""
+
+    async def work():
+        raise AssertionError("it was cancelled before it began")
+
+    async def main():
+        task = asyncio.create_task(detached(work()))
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(main())
+    gc.collect()
+
+
+def test_results_of_plain_functions_stay_the_callers():
+    """Dropping what a decorated function returned ends nothing that somebody else still uses."""
+
+    def steps():
+        yield active()
+
+    async def work():
+        return active()
+
+    generator, coroutine = steps(), work()
+    tenant_scope("acme")(lambda: generator)()
+    with pytest.warns(RuntimeWarning, match="never awaited"):
+        tenant_scope("acme")(lambda: coroutine)()
+    assert list(generator) == [None]
+    assert asyncio.run(coroutine) is None
+
+
+def test_bound_objects_keep_their_names():
+    """A task is shown by the name of its coroutine."""
+
+    async def work():
+        return None
+
+    def steps():
+        yield
+
+    async def items():
+        yield
+
+    for target in (work(), steps(), items()):
+        bound = detached(target)
+        assert bound.__name__ == target.__name__
+        assert bound.__qualname__ == target.__qualname__
+        if bound.__name__ == "work":
+            bound.close()

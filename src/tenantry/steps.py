@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from types import AsyncGeneratorType, CoroutineType, FunctionType, GeneratorType, MethodType
 from typing import Any, TypeVar, cast
 
@@ -27,9 +27,11 @@ _F = TypeVar("_F", bound=Callable[..., object])
 
 def bound_to(target: _T, *, step: Step) -> _T:
     """Return the same kind of thing as ``target``, each step of which runs inside ``step()``."""
-    held = _held(target, step, step)
+    held = _held(target, step, step, is_owned=True)
     if held is not None:
         return cast("_T", held)
+    if isinstance(target, staticmethod | classmethod):
+        return cast("_T", _bound_descriptor(target, step, step, _nothing))
     if callable(target):
         return cast("_T", _bound_callable(target, step, step, _nothing))
     raise TypeError(
@@ -46,6 +48,8 @@ def bound_to_function(
     Raises:
         TypeError: ``function`` is a class or no callable at all.
     """
+    if isinstance(function, staticmethod | classmethod):
+        return cast("_F", _bound_descriptor(function, step, final, on_call or _nothing))
     if isinstance(function, type) or not callable(function):
         raise TypeError(
             f"this decorates functions and other callables, not {type(function).__name__} {function!r:.40}"
@@ -72,15 +76,34 @@ def _code_flags(target: object) -> int:
                 return 0
 
 
-def _held(target: Any, step: Step, final: Step) -> Any:
-    """Return a coroutine or generator object bound to ``step``, or ``None`` for anything else."""
+def _held(target: Any, step: Step, final: Step, *, is_owned: bool = False) -> Any:
+    """Return a coroutine or generator object bound to ``step``, or ``None`` for anything else.
+
+    ``is_owned``: nobody else has ``target``, so that what ends before it began ends ``target`` as well.
+    """
+    held: Any
     if isinstance(target, CoroutineType):
-        return _coroutine(target, step)
-    if isinstance(target, GeneratorType):
-        return _generator_function(lambda: target, step, final, _nothing)()
-    if isinstance(target, AsyncGeneratorType):
-        return _async_generator_function(lambda: target, step, final, _nothing)()
-    return None
+        held = _coroutine(target, step, _Closing(target) if is_owned else None)
+    elif isinstance(target, GeneratorType):
+        held = _generator_function(lambda: target, step, final, _nothing, is_begun=is_owned)()
+        if is_owned:
+            next(held)
+    elif isinstance(target, AsyncGeneratorType):
+        # One that has not begun belongs to no event loop yet, and stays so. CPython 3.11 cannot tell.
+        is_begun = is_owned and getattr(target, "ag_suspended", False)
+        held = _async_generator_function(lambda: target, step, final, _nothing, is_begun=is_begun)()
+        if is_begun:
+            with suppress(StopIteration):
+                held.asend(None).send(None)
+    else:
+        return None
+    held.__name__, held.__qualname__ = target.__name__, target.__qualname__
+    return held
+
+
+def _bound_descriptor(descriptor: Any, step: Step, final: Step, on_call: Callable[[], None]) -> Any:
+    """Return a ``staticmethod`` or ``classmethod`` whose function is bound, since it decides what is passed."""
+    return type(descriptor)(_bound_callable(descriptor.__func__, step, final, on_call))
 
 
 def _bound_callable(
@@ -100,7 +123,22 @@ def _bound_callable(
     return functools.wraps(function, updated=updated)(wrapper)
 
 
-async def _coroutine(coroutine: Coroutine[Any, Any, Any], step: Step) -> Any:
+class _Closing:
+    """Closes a coroutine whose wrapper ended before it began, as a task does that is cancelled at once.
+
+    Without it the interpreter would warn that the coroutine was never awaited.
+    """
+
+    __slots__ = ("_coroutine",)
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+        self._coroutine = coroutine
+
+    def __del__(self) -> None:
+        self._coroutine.close()
+
+
+async def _coroutine(coroutine: Coroutine[Any, Any, Any], step: Step, _closing: _Closing | None) -> Any:
     with step():
         return await coroutine
 
@@ -131,19 +169,32 @@ def _coroutine_function(
 
 
 def _generator_function(
-    function: Callable[..., Any], step: Step, final: Step, on_call: Callable[[], None]
+    function: Callable[..., Any],
+    step: Step,
+    final: Step,
+    on_call: Callable[[], None],
+    *,
+    is_begun: bool = False,
 ) -> Callable[..., Any]:
+    """Return a generator function. ``is_begun`` makes its generators stop once before the first step.
+
+    What stops there is as far as the generator inside: it takes what that takes, its end included.
+    """
+
     def generator_function(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
         on_call()
         inner = function(*args, **kwargs)
-        advance, argument = inner.send, None
+        advance, argument, item = inner.send, None, None
+        stands = is_begun
         try:
             while True:
-                with step():
-                    try:
-                        item = advance(argument)
-                    except StopIteration as stop:
-                        return stop.value
+                if not stands:
+                    with step():
+                        try:
+                            item = advance(argument)
+                        except StopIteration as stop:
+                            return stop.value
+                stands = False
                 try:
                     argument = yield item
                     advance = inner.send
@@ -160,19 +211,29 @@ def _generator_function(
 
 
 def _async_generator_function(
-    function: Callable[..., Any], step: Step, final: Step, on_call: Callable[[], None]
+    function: Callable[..., Any],
+    step: Step,
+    final: Step,
+    on_call: Callable[[], None],
+    *,
+    is_begun: bool = False,
 ) -> Callable[..., Any]:
+    """Return an async generator function; ``is_begun`` as for :func:`_generator_function`."""
+
     async def async_generator_function(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
         on_call()
         inner = function(*args, **kwargs)
-        advance, argument = inner.asend, None
+        advance, argument, item = inner.asend, None, None
+        stands = is_begun
         try:
             while True:
-                with step():
-                    try:
-                        item = await advance(argument)
-                    except StopAsyncIteration:
-                        return
+                if not stands:
+                    with step():
+                        try:
+                            item = await advance(argument)
+                        except StopAsyncIteration:
+                            return
+                stands = False
                 try:
                     argument = yield item
                     advance = inner.asend
