@@ -816,6 +816,22 @@ def test_hook_that_fails_keeps_the_context_of_its_error(hook):
     assert isinstance(caught.value.__context__, LookupError)
 
 
+@pytest.mark.parametrize("same", [False, True], ids=["two errors", "one error twice"])
+def test_errors_of_all_hooks_and_of_the_body_leave_together(hook, same):
+    """Each is a context of the one after it, and an object that is raised twice makes no circle."""
+    first = RuntimeError("c")
+    hook(Recorder([], "a", fail_exit=first if same else ValueError("a")))
+    hook(Recorder([], "b"))
+    hook(Recorder([], "c", fail_exit=first))
+    with pytest.raises((ValueError, RuntimeError)) as caught, tenant_scope("acme"):
+        raise KeyError("body")
+    chain, error = [], caught.value
+    while error is not None:
+        chain.append(type(error))
+        error = error.__context__
+    assert chain == [*([] if same else [ValueError]), RuntimeError, KeyError]
+
+
 def test_hook_of_a_scope_left_elsewhere_is_left_in_silence(hook, caplog):
     """A finaliser raises no noise; the hook's error goes to the log."""
     log = []

@@ -14,7 +14,7 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar, Token
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, NoReturn, TypeVar
 
 from tenantry.errors import NoTenantError, ScopeOrderError, TenantConflictError
 from tenantry.frames import GENERATOR, get_frame, refuse_generator_frame
@@ -191,10 +191,23 @@ def _leave_hooks(
         try:
             manager.__exit__(kind, error, trace)
         except BaseException as failure:  # noqa: BLE001 - every hook must be left; the error leaves afterwards
-            if failure.__context__ is None:
-                failure.__context__ = raised
+            if raised is not None:
+                _chain(failure, raised, error)
             raised = failure
     return raised
+
+
+def _chain(failure: BaseException, earlier: BaseException, error: BaseException | None) -> None:
+    """Put ``earlier`` among the contexts of ``failure``, above the ``error`` of the scope's body."""
+    last: BaseException | None = earlier
+    while last is not None:
+        if last is failure:  # a hook that raises one object again, say; a chain has no circles
+            return
+        last = last.__context__
+    last = failure
+    while last.__context__ is not None and last.__context__ is not error:
+        last = last.__context__
+    last.__context__ = earlier
 
 
 # --- entries: one state that replaced another ----------------------------------------------------
@@ -267,8 +280,18 @@ def _take_back_hooked(
         return _settle(state, current)
     _STATE.set(_never_set() if before.epoch is _LEFT else before)
     if failure is not None:
-        raise failure
+        _raise(failure)
     return _RESTORED
+
+
+def _raise(failure: BaseException) -> NoReturn:
+    """Raise ``failure`` with the contexts that it has; a plain ``raise`` puts the body's error over them."""
+    context = failure.__context__
+    try:
+        raise failure  # noqa: TRY301 - it is raised here so that it leaves by the `raise` below
+    except BaseException:
+        failure.__context__ = context
+        raise
 
 
 def _settle(state: State, current: State) -> str:
