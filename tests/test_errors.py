@@ -179,3 +179,12 @@ def test_values_are_cut_in_the_constructor():
     """Whoever raises the error, its value is short."""
     assert len(InvalidTenantIdError("x" * 99, "r").value) == 40
     assert len(InvalidKeyPartError("f", "p", "x" * 99).value) == 40
+
+
+@pytest.mark.parametrize("value", [None, 7, b"x" * 90, ["a"] * 90], ids=["None", "int", "bytes", "list"])
+def test_errors_made_by_others_take_the_value_itself(value):
+    """What refuses a value need not have made its ``repr`` before."""
+    for error in (InvalidTenantIdError(value, "rule"), InvalidKeyPartError("cart", "cart_id", value)):
+        assert error.value == shown(value)
+        assert type(error)(*error.args).value == error.value
+        assert shown(value) in str(error)

@@ -38,6 +38,11 @@ def _cut(text: str) -> str:
     return text if len(text) <= _SHOWN_LIMIT else text[: _SHOWN_LIMIT - 1] + "…"
 
 
+def _value(value: object) -> str:
+    """Return what an error's ``value`` is: a ``repr`` that :func:`shown` made, or what it makes of others."""
+    return _cut(value) if type(value) is str else shown(value)
+
+
 def shown(value: object) -> str:
     """Return how a refused value appears in errors: its ``repr``, cut at 40 characters.
 
@@ -148,8 +153,8 @@ class InvalidTenantIdError(TenancyError, ValueError):
         rule: The rule that it breaks.
     """
 
-    def __init__(self, value: str, rule: str) -> None:
-        self.value = _cut(value)
+    def __init__(self, value: object, rule: str) -> None:
+        self.value = _value(value)
         self.rule = rule
         super().__init__(self.value, rule)
 
@@ -255,10 +260,10 @@ class InvalidKeyPartError(TenancyError, ValueError):
         rule: The rule that it breaks.
     """
 
-    def __init__(self, function: str, part: str, value: str, rule: str = "") -> None:
+    def __init__(self, function: str, part: str, value: object, rule: str = "") -> None:
         self.function = function
         self.part = part
-        self.value = _cut(value)
+        self.value = _value(value)
         self.rule = rule
         super().__init__(function, part, self.value, rule)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import inspect
+import pickle
 import threading
 import tracemalloc
 import uuid
@@ -13,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tenantry import InvalidKeyPartError, KeySchemaError, NoTenantError, keys, tenant_scope, without_tenant
-from tenantry.keys import ParsedKey, functions, key, parse, shared_key
+from tenantry.keys import ParsedKey, functions, key, konstruct, parse, shared_key
 
 
 class Text(str):
@@ -138,6 +139,24 @@ def test_placeholders_may_have_any_name():
 
     with tenant_scope("acme"):
         assert warm(odd, "1", "2", "3", "4", "5", "6") == "acme:odd:1:2:3:4:5:6"
+
+
+def test_pattern_takes_a_placeholder_of_any_name():
+    """No parameter of our own stands in the way."""
+
+    @key("any:{self}:{parts}")
+    def named(self, parts):
+        """String."""
+
+    with tenant_scope("acme"):
+        assert named.pattern(self="1", parts="2") == named("1", "2") == "acme:any:1:2"
+
+
+def test_the_seven_are_found_by_pickle():
+    """A process pool takes them by name."""
+    for name in sorted(konstruct.NAMES):
+        function = getattr(keys, name)
+        assert pickle.loads(pickle.dumps(function)) is function
 
 
 def test_parameters_keep_their_kinds_order_and_defaults():

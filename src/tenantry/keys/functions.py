@@ -55,7 +55,7 @@ class KeyFunction(Protocol[_P]):
     def __call__(self, *args: _P.args, **kwargs: _P.kwargs) -> str:
         """Return the key."""
 
-    def pattern(self, **parts: object) -> str:
+    def pattern(self, /, **parts: object) -> str:
         """Return a glob for SCAN that matches every key of the active tenant with these parts."""
 
     def parse(self, key: str | bytes) -> ParsedKey:
@@ -117,7 +117,7 @@ class _Builder:
             _memory.remember(self.finished, (tenant, *values), key)  # type: ignore[arg-type]
         return key
 
-    def pattern(self, **parts: object) -> str:
+    def pattern(self, /, **parts: object) -> str:
         """Return a glob for SCAN that matches every key with these parts.
 
         Args:

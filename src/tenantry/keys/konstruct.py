@@ -73,4 +73,6 @@ def declared(name: str) -> Any:
         KeySchemaError: An application has declared a schema that could yield the same key.
     """
     function = _SOURCES[name]
-    return declare(_TEMPLATES[function], function, shared=False)
+    made = declare(_TEMPLATES[function], function, shared=False)
+    made.__module__ = "tenantry.keys"  # where it is found, by pickle too
+    return made
