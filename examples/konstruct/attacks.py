@@ -123,7 +123,7 @@ def no_tenant_after(targets: Targets) -> str:
     with _nothing_written(targets):
         answer = _post(targets.after_url, "our alarm code is 4711", token=targets.tokens["acme"])
     assert (answer.status, answer.content_type) == (400, "application/problem+json"), answer
-    return f"{answer.status} {answer.content_type}: {answer.body['title']}"
+    return f"{answer.status} {answer.body['title']}, from the middleware; the router never saw it"
 
 
 # 2 ----------------------------------------------------------------------------------------------
@@ -143,7 +143,7 @@ def stolen_name_after(targets: Targets) -> str:
         unknown = _post(targets.after_url, "hello?", tenant="nobody", token=targets.tokens["acme"])
     assert answer.status == 404, answer
     assert unknown == answer, "an outsider can tell which tenants exist"
-    return f"{answer.status}: {answer.body['title']}, word for word as for a tenant that does not exist"
+    return f"{answer.status} {answer.body['title']}, word for word as for a tenant that does not exist"
 
 
 # 3 ----------------------------------------------------------------------------------------------
@@ -175,7 +175,7 @@ def plain_client_before(targets: Targets) -> str:
     arguments = (AGENT, USER, "from a script without any header")
     found = client.send_task("before.respond", args=arguments, queue="before").get(timeout=60)
     assert found == "globex", found
-    return "ran as 'globex', because the task before it did"
+    return "whoever sent it: it ran as 'globex', because the task before it did"
 
 
 def plain_client_after(targets: Targets) -> str:

@@ -38,6 +38,7 @@ IMPORTED = (
     "KONSTRUCT_TOKENS",
 )
 OURS = ("acme:*", "globex:*", "globex:memory:*", "None:*")
+PER_MESSAGE = ("dedup", "answer", "written")
 CELERYS = ("celery-task-meta-*", "_kombu.binding*", "unacked*", "before", "konstruct", "tenantry.quarantine")
 
 
@@ -330,9 +331,9 @@ def _show_keys(report: Report, raw: Any) -> None:
     for key in sorted(raw.scan_iter(count=1000)):
         groups[owner_of(key)].append(key)
     for tenant in sorted(filter(None, groups)):
-        shown = [key for key in groups[tenant] if ":dedup:" not in key]
+        shown = [key for key in groups[tenant] if key.split(":")[1] not in PER_MESSAGE]
         rest = len(groups[tenant]) - len(shown)
-        report.line(f"{tenant}: {', '.join(shown)}, and {rest} of dedup:…", mark="+")
+        report.line(f"{tenant}: {', '.join(shown)}, and {rest} of {', '.join(PER_MESSAGE)}", mark="+")
     report.line(f"Celery's own: {len(groups[None])}, for example {groups[None][0]}", mark="+")
     report.check("keys by tenant", lambda: _only_two(groups), mark="✓", colour="32")
 

@@ -150,6 +150,10 @@ class Stack:
 
     def _end_postgres(self) -> None:
         if self._postgres is not None:
+            # Its own way to stop runs as another user, who need not reach the folder if we are root.
+            server = self._postgres.get_postmaster_info().process
+            server.send_signal(signal.SIGINT)
+            server.wait(10)
             sockets = parse_qs(urlsplit(self._postgres.get_uri()).query)["host"][0]
             self._postgres.cleanup()
             shutil.rmtree(self._postgres.pgdata, ignore_errors=True)

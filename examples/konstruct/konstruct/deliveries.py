@@ -5,8 +5,15 @@ from __future__ import annotations
 from konstruct import storage
 from konstruct.settings import settings
 from tenantry import keys
+from tenantry.keys import key
 
 ROUTING = "routing"
+
+
+@key("answer:{message_id}")
+def answer(message_id: str) -> str:
+    """String: what the agent decided to answer to a message; empty where it stays silent."""
+    return ""
 
 
 def claim(message_id: str) -> str | None:
@@ -28,3 +35,15 @@ def routed(message_id: str, task_id: str) -> None:
 def unclaim(message_id: str) -> None:
     """The message could not be queued: let the next delivery try."""
     storage.client.delete(keys.idempotency(message_id))
+
+
+def answered(message_id: str) -> str | None:
+    """What an earlier run of the message's task decided to answer, or ``None`` if none came so far."""
+    found = storage.client.get(answer(message_id))
+    return None if found is None else str(found)
+
+
+def decide(message_id: str, text: str) -> str:
+    """Remember the answer; of two runs at once the first has decided."""
+    found = storage.client.set(answer(message_id), text, nx=True, ex=settings.dedup_ttl, get=True)
+    return text if found is None else str(found)

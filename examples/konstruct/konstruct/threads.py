@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
 from konstruct import storage
 from konstruct.settings import settings
 from tenantry import keys
+
+
+def mention(agent_id: str) -> re.Pattern[str]:
+    """``@agent`` as a word of its own: neither ``@agent-2`` nor ``me@agent`` means it."""
+    return re.compile(rf"(?<![\w@])@{re.escape(agent_id)}(?![\w-])")
 
 
 def addressed(thread_id: str, agent_id: str, user_id: str, text: str) -> bool:
@@ -13,7 +20,7 @@ def addressed(thread_id: str, agent_id: str, user_id: str, text: str) -> bool:
     A mention engages the thread; from then on no mention is needed until it has been silent for a while.
     """
     key = keys.engaged_thread(thread_id)
-    if f"@{agent_id}" in text or thread_id == user_id:
+    if mention(agent_id).search(text) or thread_id == user_id:
         storage.client.set(key, agent_id, ex=settings.engaged_ttl)
         return True
     return storage.client.getex(key, ex=settings.engaged_ttl) == agent_id
@@ -28,15 +35,19 @@ def remember(thread_id: str, **state: str) -> None:
         pipeline.execute()
 
 
-def escalate(thread_id: str, reason: str) -> None:
+def escalate(thread_id: str, reason: str, *, message_id: str = "") -> None:
     """Hand the thread to a person; the agent is silent until it is handed back."""
-    storage.client.set(keys.escalation_status(thread_id), reason, ex=settings.window_ttl)
+    key = keys.escalation_status(thread_id)
+    with storage.client.pipeline() as pipeline:
+        pipeline.hset(key, mapping={"reason": reason, "message_id": message_id})
+        pipeline.expire(key, settings.window_ttl)
+        pipeline.execute()
 
 
-def escalation(thread_id: str) -> str | None:
-    """Why the thread is with a person, or ``None``."""
-    reason = storage.client.get(keys.escalation_status(thread_id))
-    return None if reason is None else str(reason)
+def escalation(thread_id: str, *, but_by: str | None = None) -> str | None:
+    """Why the thread is with a person, or ``None``; also when the message ``but_by`` made it so."""
+    found = storage.client.hgetall(keys.escalation_status(thread_id))
+    return None if found.get("message_id") == but_by else found.get("reason")
 
 
 def hand_back(thread_id: str) -> bool:

@@ -9,6 +9,19 @@ from konstruct import memory_short, storage
 from konstruct.settings import settings
 from tenantry import keys
 
+# The first word counts, and it counts for that message alone, however often its task is run.
+_CLAIM = storage.client.register_script("""
+if redis.call('HGET', KEYS[1], 'user') ~= ARGV[1] then return false end
+redis.call('HSETNX', KEYS[1], 'settled_by', ARGV[2])
+if redis.call('HGET', KEYS[1], 'settled_by') ~= ARGV[2] then return false end
+return redis.call('HGET', KEYS[1], 'tool')
+""")
+# A question that was asked again meanwhile stays.
+_SETTLE = storage.client.register_script("""
+if redis.call('HGET', KEYS[1], 'settled_by') ~= ARGV[1] then return 0 end
+return redis.call('DEL', KEYS[1])
+""")
+
 YES, NO = ("yes", "confirm", "ja"), ("no", "cancel", "nein")
 
 
@@ -39,25 +52,34 @@ def wanted(text: str) -> str | None:
     return next(found, None)
 
 
-def ask(thread_id: str, user_id: str, name: str) -> str:
-    """Note the pending call; it expires by itself."""
+def ask(thread_id: str, user_id: str, name: str, *, message_id: str = "") -> str:
+    """Note the pending call, instead of any other of the thread; it expires by itself."""
     key = keys.pending_tool_confirm(thread_id)
     with storage.client.pipeline() as pipeline:
-        pipeline.hset(key, mapping={"tool": name, "user": user_id})
+        pipeline.delete(key)
+        pipeline.hset(key, mapping={"tool": name, "user": user_id, "asked_by": message_id})
         pipeline.expire(key, settings.confirm_ttl)
         pipeline.execute()
     return f"{TOOLS[name].warning} Shall I? (yes / no)"
 
 
-def pending(thread_id: str, user_id: str) -> str | None:
-    """The tool that waits for this user's word in this thread."""
+def pending(thread_id: str, user_id: str, *, message_id: str | None = None) -> str | None:
+    """The tool that waits for this user's word in this thread, unless ``message_id`` asked for it."""
     found = storage.client.hgetall(keys.pending_tool_confirm(thread_id))
-    return found.get("tool") if found.get("user") == user_id else None
+    if found.get("user") != user_id or found.get("asked_by") == message_id:
+        return None
+    return found.get("tool") if found.get("settled_by") in (None, message_id) else None
 
 
-def settle(thread_id: str) -> None:
-    """The word was given and acted on."""
-    storage.client.delete(keys.pending_tool_confirm(thread_id))
+def claim(thread_id: str, user_id: str, *, message_id: str) -> str | None:
+    """The tool on which this message has the word; ``None`` if another one had it, or it came too late."""
+    key = keys.pending_tool_confirm(thread_id)
+    return _CLAIM(keys=[key], args=[user_id, message_id], client=storage.client)
+
+
+def settle(thread_id: str, *, message_id: str) -> None:
+    """Forget the pending call that this message had the word on."""
+    _SETTLE(keys=[keys.pending_tool_confirm(thread_id)], args=[message_id], client=storage.client)
 
 
 def verdict(text: str) -> bool | None:

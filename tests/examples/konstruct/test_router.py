@@ -15,7 +15,7 @@ pytest.importorskip("fakeredis")
 
 from kombu.exceptions import OperationalError
 
-from konstruct import deliveries, orchestrator, rate_limits, router, threads, tools
+from konstruct import deliveries, memory_short, orchestrator, rate_limits, router, threads, tools
 from konstruct.orchestrator import Incoming
 from tenantry import carry_tenant, tenant_scope
 from tests.examples.konstruct.fleet import EXAMPLE
@@ -222,6 +222,60 @@ def test_bad_bodies_are_refused(fake, tokens, published, content: bytes, status:
     assert headers["content-type"].startswith("application/problem+json")
     assert b"xxx" not in answer
     assert published == []
+
+
+def test_message_ids_of_a_channel_never_meet_the_services_own_marks(fake):
+    """``m1/user`` is a message like any other, before and after ``m1`` was written."""
+    with tenant_scope("acme"):
+        memory_short.append_message("concierge", "U1", "user", "one", message_id="m1")
+        assert deliveries.claim("m1/user") is None
+        deliveries.claim("m2/user")
+        assert memory_short.append_message("concierge", "U1", "user", "two", message_id="m2")
+        assert memory_short.append_message("concierge", "U1", "user", "x", message_id="x" * 512)
+
+
+@pytest.mark.parametrize("field", ["message_id", "thread_id", "agent_id", "user_id", "text"])
+@pytest.mark.parametrize("value", ["", "x" * 513, "a\0b", "a\ud800b"], ids=["empty", "long", "nul", "half"])
+def test_what_the_worker_could_not_keep_is_refused_by_the_router(
+    fake, tokens, published, field: str, value: str
+):
+    """Not accepted with 202 and then lost; and nothing is claimed, so that a corrected one goes through."""
+    fine = field == "text" and value in ("", "x" * 513)
+    message = {**MESSAGE, "user_id": "T1", field: value}
+    if field in ("user_id", "thread_id"):
+        message |= {"thread_id": value, "user_id": value}
+    status, _, answer = request(content=json.dumps(message).encode())
+    assert status == (202 if fine else 422), answer
+    assert len(published) == fine
+    assert bool(fake.keys()) == fine
+
+
+def test_search_for_what_cannot_be_kept_is_refused(fake, tokens):
+    """A NUL in the path or in the question is an answer, not a failure of the database."""
+    path, headers = (
+        "/agents/a/users/\0/memories",
+        [(b"x-tenant", b"acme"), (b"authorization", b"Bearer s3cret")],
+    )
+    assert request(path=path, method="GET", headers=headers)[0] == 422
+    path = "/agents/a/users/u/memories"
+    assert request(path=path, method="GET", headers=headers, query_string=b"q=%00")[0] == 422
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("@concierge", True),
+        ("well, @concierge: hello", True),
+        ("(@concierge)", True),
+        ("@concierge-night hello", False),
+        ("@concierge2 hello", False),
+        ("mail me@concierge", False),
+    ],
+)
+def test_mention_is_a_word_of_its_own(fake, text: str, meant: bool):
+    """An agent is not meant by the name of another one that begins alike."""
+    with tenant_scope("acme"):
+        assert threads.addressed("T1", "concierge", "U1", text) is meant
 
 
 @pytest.mark.parametrize(
