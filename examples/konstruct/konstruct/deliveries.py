@@ -13,7 +13,7 @@ ROUTING = "routing"
 @key("answer:{message_id}")
 def answer(message_id: str) -> str:
     """String: what the agent decided to answer to a message; empty where it stays silent."""
-    return ""
+    raise NotImplementedError
 
 
 def claim(message_id: str) -> str | None:

@@ -23,7 +23,7 @@ return 1
 @key("written:{message_id}:{role}")
 def written(message_id: str, role: str) -> str:
     """String: a message, or the answer to it, is in its window. No id that a channel sends can meet it."""
-    return ""
+    raise NotImplementedError
 
 
 class Message(TypedDict):
