@@ -87,8 +87,8 @@ def main() -> int:
         print(f"\n{error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\nInterrupted; everything is stopped.", file=sys.stderr)
-        return 130
+        print("Everything is stopped.", file=sys.stderr)
+        return 0 if "--serve" in sys.argv[1:] else 130  # the one ends by itself, the other so
     if report.failures:
         print(f"\n{len(report.failures)} checks did not hold: {'; '.join(report.failures)}")
         return 1

