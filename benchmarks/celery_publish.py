@@ -8,13 +8,13 @@ from typing import Any
 
 from celery import Celery
 
-from benchmarks.measure import Row, calls, medians
+from benchmarks.measure import Row, against_first, calls
 from tenantry import tenant_scope
 from tenantry.integrations.celery import install
 from tests import services
 
-COUNT = 200
-ROUNDS = 41
+COUNT = 40
+ROUNDS = 120
 
 
 def rows() -> Iterator[Row]:
@@ -29,7 +29,7 @@ def _rows(url: str) -> Iterator[Row]:
     batches = [calls(task.delay) for task in tasks.values()]
     for batch in batches:
         batch(20)
-    bare, unsigned, signed = medians(*batches, count=COUNT, rounds=ROUNDS)
+    bare, unsigned, signed = against_first(*batches, count=COUNT, rounds=ROUNDS)
     yield Row("Celery publish, unsigned", unsigned / 1e3, bare / 1e3, unit="µs", target=1.03)
     yield Row("Celery publish, signed", signed / 1e3, bare / 1e3, unit="µs", target=1.08)
     yield from _instrumented(tasks["bare"])
@@ -64,10 +64,10 @@ def _instrumented(task: Any) -> Iterator[Row]:
         return
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        (bare,) = medians(calls(task.delay), count=COUNT, rounds=ROUNDS // 2)
+        (bare,) = against_first(calls(task.delay), count=COUNT, rounds=ROUNDS)
         CeleryInstrumentor().instrument(tracer_provider=TracerProvider())
         try:
-            (traced,) = medians(calls(task.delay), count=COUNT, rounds=ROUNDS // 2)
+            (traced,) = against_first(calls(task.delay), count=COUNT, rounds=ROUNDS)
         finally:
             CeleryInstrumentor().uninstrument()
     yield Row("  beside it: OpenTelemetry's Celery instrumentor", traced / 1e3, bare / 1e3, unit="µs")

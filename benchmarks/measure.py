@@ -82,6 +82,27 @@ def medians(*batches: Batch, count: int, rounds: int = 25, net_of: Batch | None 
     return [statistics.median(times) - loop for times in taken]
 
 
+def against_first(first: Batch, *batches: Batch, count: int, rounds: int) -> list[float]:
+    """Return the median CPU time of one iteration of ``first``, in ns, and of each other its equivalent.
+
+    Of the ratios round by round, since what the machine does beside falls on both halves of each: for what
+    costs so much that the difference is small beside the noise.
+    """
+    base: list[float] = []
+    ratios: list[list[float]] = [[] for _ in batches]
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(rounds):
+            base.append(_timed(first, count))
+            for mine, batch in zip(ratios, batches, strict=True):
+                mine.append(_timed(batch, count) / base[-1])
+    finally:
+        gc.enable()
+    middle = statistics.median(base)
+    return [middle, *(middle * statistics.median(mine) for mine in ratios)]
+
+
 def _timed(batch: Batch, count: int) -> float:
     start = time.process_time_ns()
     batch(count)

@@ -611,13 +611,23 @@ def begin_unit(tenant_id: TenantId | None, unit: object = None, *, part: bool = 
     """
     if tenant_id is None:
         return _replace(State(None, EXPLICITLY_NONE, object(), unit), hooks_for=None)
-    hooks_for = None if part and get_state().tenant_id == tenant_id else tenant_id
-    return _replace(State(tenant_id, TENANT, object(), unit), hooks_for=hooks_for)
+    state = State(tenant_id, TENANT, object(), unit)
+    if _hooks:
+        return _replace(state, hooks_for=None if part and get_state().tenant_id == tenant_id else tenant_id)
+    return state, _STATE.set(state), ()
 
 
 def end_unit(begun: _Entry, error: BaseException | None = None) -> None:
     """End what :func:`begin_unit` began: restore what was active, whatever was left open inside."""
-    _take_back(begun, error, in_order=False)
+    if begun[2]:
+        _take_back(begun, error, in_order=False)
+        return
+    try:
+        _STATE.reset(begun[1])
+    except (ValueError, RuntimeError):  # another context's, or ended before: nothing to restore here
+        return
+    if get_state().epoch is _LEFT:
+        _STATE.set(_never_set())
 
 
 def _carried(tenant_id: TenantId) -> _Overwriting:

@@ -315,12 +315,14 @@ class Header(_ClientNamed):
 
         ``None`` decides nothing: whatever is unusual is left to :meth:`find`.
         """
-        size = self._size
-        alike = [pair for pair in pairs if len(pair[0]) == size]
-        if len(alike) != 1:
-            return None
-        key, value = alike[0]
-        return (self._seen.get(value) or self._see(value)) if key == self._wire else None
+        wire, size, found = self._wire, self._size, None
+        for name, value in pairs:
+            # An alias is as long as the name, so that one comparison of lengths passes most headers by.
+            if len(name) == size:
+                if found is not None or name != wire:
+                    return None
+                found = value
+        return None if found is None else self._seen.get(found) or self._see(found)
 
     def _see(self, value: bytes) -> TenantId | None:
         try:
