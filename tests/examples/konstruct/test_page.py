@@ -92,7 +92,33 @@ def test_every_attack_is_refused_and_says_by_what(page: Any, stage: Fleet):
         found = [text for text in texts if text.startswith(f"refused by {layer}")]
         assert len(found) == count, (layer, texts)
     assert "a memory to steal" not in " ".join(texts)
+    assert page.locator("#score").inner_text() == f"{len(texts)} of {len(texts)} refused"
     screenshot(page)
+
+
+def test_thread_says_what_it_waits_for(page: Any):
+    """A pending tool, and a person who can hand the thread back; the other tenant's says nothing."""
+    thread = page.locator("#globex .thread")
+    say(page, "globex", "clear my history")
+    thread.filter(has_text="clear_history waits").wait_for()
+    say(page, "globex", "no")
+    page.wait_for_function("document.querySelector('#globex .thread').textContent === ''")
+    say(page, "globex", "I want to talk to a person")
+    page.fill("#globex form.say input", "are you there?")
+    page.click("#globex form.say button")
+    page.locator("#globex .window li.user", has_text="are you there?").wait_for()
+    assert page.locator("#acme .thread").inner_text() == ""
+    thread.locator("button").click()
+    page.wait_for_function("document.querySelector('#globex .thread').textContent === ''")
+
+
+@pytest.mark.parametrize("width", [320, 600, 761, 1180])
+def test_page_fits_its_window(page: Any, width: int):
+    """Nothing is wider than a narrow screen."""
+    page.set_viewport_size({"width": width, "height": 800})
+    page.click("#all")
+    page.wait_for_selector("body[data-pressed=all]")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
 def test_attack_that_gets_through_shows(page: Any, stage: Fleet):
