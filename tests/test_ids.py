@@ -141,7 +141,17 @@ def test_refusal_carries_value_and_rule():
 
 
 def test_memory_of_known_ids_is_bounded():
-    """A flood of ids does not stay."""
-    for number in range(3 * ids._KNOWN_LIMIT):
+    """A flood of ids does not stay, and no id is kept beyond the 4096 that are."""
+    sizes = set()
+    for number in range(3 * 4096):
         ensure_tenant_id(f"t{number}")
-    assert len(ids._known) <= ids._KNOWN_LIMIT
+        sizes.add(len(ids._known))
+    assert max(sizes) == 4096
+    assert min(sizes) >= 1
+
+
+def test_known_id_is_one_object():
+    """What was seen lately is remembered while other ids come by, so that a hot id costs one look-up."""
+    first = ensure_tenant_id("".join(["hot", "-id"]))
+    ensure_tenant_id("another-id")
+    assert ensure_tenant_id("".join(["hot", "-id"])) is first

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 import pytest
 
 from tenantry import KeySchemaError, keys, tenant_scope
@@ -19,6 +21,19 @@ def declare():
         """Hash."""
 
     return basket
+
+
+def test_process_begins_with_no_layout_chosen_and_none_settled():
+    """The module as it is imported, which the other tests here have put back by hand."""
+    spec = importlib.util.find_spec("tenantry.keys.layout")
+    first, second = (importlib.util.module_from_spec(spec) for _ in range(2))
+    spec.loader.exec_module(first)
+    spec.loader.exec_module(second)
+    first.use_layout("tagged")
+    assert first.tenant_prefix("acme") == "{acme}:"
+    second.use_layout("plain")
+    with pytest.raises(KeySchemaError, match="chosen before"):
+        second.use_layout("tagged")
 
 
 def test_plain_is_the_default():
@@ -93,6 +108,7 @@ def test_layout_has_two_names(layout):
         ("None:x", None),
         (b"\xff:x", None),
         (b"acme:\xff", "acme"),
+        (bytearray(b"acme:\xff"), "acme"),
         ("\ud800:x", None),
         ("a" * 64 + ":x", None),
     ],
@@ -105,7 +121,7 @@ def test_owner_of_reads_the_prefix_only(value, owner):
 
 @pytest.mark.parametrize(
     ("value", "owner"),
-    [("{acme}:x", "acme"), (b"{acme}:x", "acme"), ("acme:x", None), ("{acme}x", None), ("{}:x", None), ("{a{b}:x", None), ("{acme}", None)],
+    [("{acme}:x", "acme"), (b"{acme}:x", "acme"), ("acme:x", None), ("{acme}x", None), ("{}:x", None), ("{a{b}:x", None), ("{acme}", None), ("xacme}:x", None)],
 )  # fmt: skip
 def test_owner_of_reads_tagged_prefixes_in_the_tagged_layout(value, owner):
     """Own is the prefix of the layout in use and no other."""

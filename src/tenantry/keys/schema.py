@@ -49,9 +49,9 @@ class Schema(NamedTuple):
     label: str
     template: str
     segments: tuple[str | Placeholder, ...]
-    shared: bool = False
-    origin: tuple[str, str] | None = None
-    place: tuple[str, int] | None = None
+    shared: bool
+    origin: tuple[str, str] | None
+    place: tuple[str, int] | None
 
     @property
     def placeholders(self) -> tuple[str, ...]:
