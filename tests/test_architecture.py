@@ -112,3 +112,42 @@ def test_edge_opens_with_four_facts(module: str) -> None:
     docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
     missing = [f for f in ("Enters", "Leaves", "Runs bound", "Tested with") if f not in docstring]
     assert not missing
+
+
+@pytest.mark.parametrize(
+    ("edge", "dependency"),
+    [
+        ("celery", "celery"),
+        ("django", "django"),
+        ("fastapi", "fastapi"),
+        ("flask", "flask"),
+        ("opentelemetry", "opentelemetry"),
+        ("redis", "redis"),
+        ("sentry", "sentry_sdk"),
+        ("sqlalchemy", "sqlalchemy"),
+        ("structlog", "structlog"),
+    ],
+)
+@pytest.mark.parametrize("how", ["finder", "entry"])
+def test_edge_without_its_dependency_names_the_extra(edge, dependency, how):
+    """Whatever makes the import fail: nothing that finds the module, or an entry that forbids it."""
+    script = """
+import sys
+edge, dependency, how = sys.argv[1:]
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == dependency:
+            raise ModuleNotFoundError("no " + name, name=name)
+if how == "finder":
+    sys.meta_path.insert(0, Blocker())
+else:
+    sys.modules[dependency] = None
+try:
+    __import__("tenantry.integrations." + edge)
+except ImportError as error:
+    print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script, edge, dependency, how], capture_output=True, text=True, check=True
+    )
+    assert f"pip install tenantry[{edge}]" in done.stdout

@@ -152,6 +152,8 @@ def test_memory_of_known_ids_is_bounded():
 
 def test_known_id_is_one_object():
     """What was seen lately is remembered while other ids come by, so that a hot id costs one look-up."""
-    first = ensure_tenant_id("".join(["hot", "-id"]))
+    first = ensure_tenant_id(f"hot-{1}")
     ensure_tenant_id("another-id")
-    assert ensure_tenant_id("".join(["hot", "-id"])) is first
+    again = f"hot-{1}"
+    assert again is not first
+    assert ensure_tenant_id(again) is first

@@ -11,10 +11,14 @@ Tested with: Celery 5.4 to 5.7; prefork (fork and spawn), threads, gevent, event
 
 from __future__ import annotations
 
-import importlib.util
-
-if importlib.util.find_spec("celery") is None:
-    raise ImportError("tenantry's Celery edge needs Celery: pip install tenantry[celery]", name="celery")
+try:
+    import celery as _celery  # noqa: F401 - the dependency of this edge
+except ModuleNotFoundError as error:
+    if error.name != "celery":
+        raise
+    raise ImportError(
+        "tenantry's Celery edge needs Celery: pip install tenantry[celery]", name="celery"
+    ) from error
 
 from tenantry.integrations.celery.fanout import fan_out
 from tenantry.integrations.celery.operate import quarantine
