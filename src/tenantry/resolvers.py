@@ -621,10 +621,11 @@ class _Bearer:
         value = single_header(request, "authorization")
         if value is None:
             return None
-        scheme, _, token = value.strip(" \t").partition(" ")
         if "," in value and "bearer" in value.lower():
             raise refusal(400, "More than one Authorization header was sent.", self._sources)
-        return token.strip(" \t") if scheme.lower() == "bearer" else None
+        # At any white space, since the code behind may split so: what it may take for a token is one.
+        scheme, *rest = value.split(None, 1) or [""]
+        return " ".join(rest).strip() if scheme.lower() == "bearer" else None
 
 
 def _algorithms(jwt: ModuleType, algorithms: Sequence[Any] | None) -> list[str]:

@@ -9,14 +9,14 @@ import pytest
 from django.core.exceptions import ImproperlyConfigured
 from django.core.handlers.asgi import ASGIHandler
 from django.core.handlers.wsgi import WSGIHandler
-from django.http import HttpResponse
+from django.http import HttpResponse, StreamingHttpResponse
 from django.test import AsyncRequestFactory, RequestFactory, override_settings
 
-from tenantry import current_tenant_or_none
+from tenantry import current_tenant_or_none, tenant_scope
 from tenantry.integrations.django import TenantMiddleware
 from tenantry.resolvers import Header, Session
 from tests.contracts import django_project
-from tests.contracts.drivers import ask_asgi, ask_wsgi
+from tests.contracts.drivers import ask_asgi, ask_wsgi, steps
 from tests.contracts.web import TRUSTING, Answer, Ask, EdgeContract
 
 SESSIONS = "django.contrib.sessions.middleware.SessionMiddleware"
@@ -109,6 +109,27 @@ async def test_asynchronous_stream_is_closed_bound() -> None:
     for _ in range(100):
         await asyncio.sleep(0)
     assert django_project.SEEN == {"async finally": "acme"}
+
+
+@pytest.mark.parametrize("kind", [WSGIHandler, ASGIHandler])
+async def test_streamed_answer_to_a_refusal_runs_without_a_tenant(kind: Any) -> None:
+    """What ``on_error`` streams never sees what a stale context holds."""
+
+    def answer(request: Any, error: Any) -> StreamingHttpResponse:
+        parts = django_project.async_steps() if kind is ASGIHandler else steps()
+        return StreamingHttpResponse(parts, status=error.status)
+
+    with override_settings(TENANTRY={"RESOLVER": TRUSTING, "ON_ERROR": answer}):
+        handler = kind()
+    with tenant_scope("stale"):
+        if kind is ASGIHandler:
+            response: Any = await handler.get_response_async(AsyncRequestFactory().get("/"))
+            parts = [part async for part in response.streaming_content]
+        else:
+            response = handler.get_response(RequestFactory().get("/"))
+            parts = list(response.streaming_content)
+        response.close()
+    assert (response.status_code, parts) == (400, [b"None "] * 3)
 
 
 def test_file_is_sent_by_the_server() -> None:

@@ -108,7 +108,7 @@ class TenantMiddleware:
             try:
                 tenant_id = _settled(self._gate.resolve(view))
             except ResolutionError as error:
-                return _response(_settled(self._gate.answer(view, error)), request)
+                return _bound(_response(_settled(self._gate.answer(view, error)), request), None)
         with unit_of_work(tenant_id):
             return _bound(self.get_response(request), tenant_id)
 
@@ -123,7 +123,7 @@ class TenantMiddleware:
                 answer = self._gate.answer(view, error)
                 if needs_await(answer):
                     answer = await answer
-                return _response(answer, request)
+                return _bound(_response(answer, request), None)
         with unit_of_work(tenant_id):
             return _bound(await self.get_response(request), tenant_id)
 
