@@ -265,8 +265,10 @@ SHUTDOWN
 SYNC
 REPLICAOF h 1
 SENTINEL MASTERS
-WAITAOF_
-""".strip().splitlines()[:-1]
+HIMPORT PREPARE fields f
+HIMPORT DISCARD fields
+HIMPORT DISCARDALL
+""".strip().splitlines()
 
 
 @pytest.mark.parametrize("command", REFUSED)

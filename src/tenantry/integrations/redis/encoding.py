@@ -51,7 +51,7 @@ def encode_all(args: Sequence[Any], encode: Encode) -> tuple[bytes, ...]:
     """Return the arguments as they will be sent.
 
     The packers split a first argument at white space, which makes one argument into several
-    (``"GET globex:1"``), or into none. So does this.
+    (``"GET globex:1"``), or into none. So does this, at every white space, for ``bytes`` too.
 
     Raises:
         redis.exceptions.DataError: An argument is of a type that redis-py does not send.
@@ -65,8 +65,7 @@ def encode_all(args: Sequence[Any], encode: Encode) -> tuple[bytes, ...]:
     first = args[0]
     if isinstance(first, str):
         return (*str.encode(first).split(), *rest)
-    word = _encode(first, encode)
-    return (*(word.split() if b" " in word else (word,)), *rest)
+    return (*_encode(first, encode).split(), *rest)
 
 
 def frozen(args: tuple[Any, ...], encode: Encode) -> tuple[Any, ...]:

@@ -92,7 +92,7 @@ def _noted(lock: Any, policy: Policy, command: str, result: Any) -> Any:
 
 
 def _remember(lock: Any, policy: Policy) -> None:
-    shared = is_shared_key(encode_all((b"", lock.name), policy.encode)[1])
+    shared = is_shared_key(encode_all(("SET", lock.name), policy.encode)[1])
     lock._tenantry_owner = None if shared else current_tenant_or_none()
 
 
