@@ -77,6 +77,38 @@ def test_schemas_that_cannot_meet_stand_side_by_side(one, other):
             assert parse(function(*arguments)).schema == name
 
 
+@pytest.mark.parametrize(
+    ("template", "why"),
+    [
+        ("", "a segment of a template is not empty"),
+        ("a::{x}", "a segment of a template is not empty"),
+        ("bx}", "neither a placeholder"),
+        ("{xb", "neither a placeholder"),
+        ("{x-y}", "neither a placeholder"),
+        ("x" * 513, "at most 512 bytes"),
+        ("{x}:{x}", "stands in a template once"),
+    ],
+)
+def test_refused_template_is_told_why(template, why):
+    """Also where a parameter has the name that half a placeholder would have."""
+    with pytest.raises(KeySchemaError, match=why):
+
+        @key(template)
+        def function(x):
+            """String."""
+
+
+def test_lambdas_never_replace_one_another():
+    """All of a module's have one name."""
+    declared = {}
+    for template in ("a:{x}", "b:{x}"):
+        exec(
+            f"declared[{template!r}] = key({template!r})(lambda x: None)", {"declared": declared, "key": key}
+        )
+    with tenant_scope("acme"):
+        assert [parse(function("1")).parts for function in declared.values()] == [{"x": "1"}] * 2
+
+
 def test_shared_and_tenant_schemas_never_meet():
     """Their prefixes differ."""
     declare("a:{x}", "first")

@@ -99,7 +99,7 @@ def schema_of(template: str, function: FunctionType, *, shared: bool) -> Schema:
         KeySchemaError: The template is not legal.
     """
     name = function.__name__
-    module, qualified = function.__module__ or "", function.__qualname__
+    module, qualified = function.__module__, function.__qualname__
     label = f"{module}.{qualified} ({shown(template)})"
     text = str.__str__(template)
     segments = tuple(_segment(segment, label) for segment in text.split(":"))
