@@ -8,7 +8,7 @@ import redis.asyncio.cluster
 import redis.asyncio.connection
 import redis.cluster
 
-from tenantry.context import current_tenant_or_none
+from tenantry.context import current_tenant_or_none, unit_of_work
 from tenantry.integrations.redis.clients import (
     AsyncPipelineMemory,
     AsyncPubSubSeat,
@@ -151,6 +151,11 @@ class AsyncClusterPubSubSeat(AsyncPubSubSeat):
             subscribed = await self._tenantry_base().ssubscribe(*args, **kwargs)
             self._tenantry_owner = self._tenantry_owner or current_tenant_or_none()
             return subscribed
+
+    async def reinitialize_shard_subscriptions(self) -> Any:
+        """Run in a task of whoever learned first that slots have moved, perhaps another tenant."""
+        with unit_of_work(self._tenantry_owner):
+            return await self._tenantry_base().reinitialize_shard_subscriptions()
 
 
 def _same_owner(whole: Any, part: Any) -> Any:
