@@ -452,3 +452,16 @@ def test_scan_iter_needs_a_pattern_of_the_tenants_own(client: Any) -> None:
         with pytest.raises(CrossTenantError, match="SCAN"):
             list(client.scan_iter(match=r"*"))
         assert list(client.scan_iter(match=r"acme:*")) == [b"acme:1"]
+
+
+async def test_mget_of_no_keys_is_an_empty_list(client: Any, server: Any) -> None:
+    """As without the guard: a list of keys may be empty, which names nobody's key."""
+    later = guard(fakeredis.FakeAsyncRedis(server=server))
+    with tenant_scope("acme"):
+        assert client.mget([]) == []
+        assert await later.mget([]) == []
+        with pytest.raises(CrossTenantError, match="MGET"):
+            client.execute_command("MGET")
+    with pytest.raises(NoTenantError, match="MGET"):
+        client.mget([])
+    await later.aclose()

@@ -7,6 +7,7 @@ remembers its tenant.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -41,6 +42,13 @@ _STOCK_PIPELINES: Final = (
 )
 
 
+_MGET_OF_NONE: Final = ("MGET",)  # what ``mget([])`` sends
+
+
+async def _later(reply: Any) -> Any:
+    return reply
+
+
 class CallSite(Seat):
     """Judges a call before redis-py does anything about it."""
 
@@ -61,8 +69,15 @@ class ClientSeat(CallSite):
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
         if self._tenantry.own_tenant(args) is None:
+            if args == _MGET_OF_NONE and redis.client.EMPTY_RESPONSE in options:
+                return self._tenantry_answer_none(options[redis.client.EMPTY_RESPONSE])
             args = self._tenantry_judge(args)
         return self._tenantry_execute(*args, **options)
+
+    def _tenantry_answer_none(self, empty: Any) -> Any:
+        """redis-py asks the server and puts this answer in the place of its error."""
+        require_tenant("MGET")
+        return _later(empty) if inspect.iscoroutinefunction(self._tenantry_execute) else empty
 
     def pipeline(self, *args: Any, **kwargs: Any) -> Any:
         return self._tenantry.adopt(self._tenantry_base().pipeline(*args, **kwargs))
