@@ -1,0 +1,422 @@
+"""Which messages may run, and under whom; judged before anything else of the worker sees them."""
+
+from __future__ import annotations
+
+import json
+import logging
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import pytest
+from celery import Task, chain, signals
+
+from tenantry import add_scope_hook, bind_tenant, current_tenant_or_none, tenant_scope
+from tenantry.integrations.celery import install, quarantine, uninstall
+from tenantry.integrations.celery.message import payload_of, read, split
+from tenantry.propagation import format_header
+from tests.integrations.celery.worker import Receiver, message
+
+ACME = {"tenantry": "v1;acme"}
+
+
+@pytest.fixture
+def seen(wire) -> list:
+    """(task, tenant) of each body that ran."""
+    ran = []
+    for task, tenancy in (("tells", "required"), ("tells_maybe", "optional"), ("tells_free", "none")):
+
+        @wire.app.task(name=task, tenancy=tenancy, shared=False, bind=True, ignore_result=True)
+        def tell(self, *_, **__):
+            ran.append((self.name, current_tenant_or_none()))
+
+    return ran
+
+
+@pytest.fixture
+def receive(wire, seen) -> Receiver:
+    """The strategies of an installed application."""
+    install(wire.app, quarantine=f"kept-{wire.queue}")
+    return Receiver(wire)
+
+
+def reasons(receive) -> list:
+    """Name of the error of everything that was kept."""
+    return [entry.reason.partition(":")[0] for entry in quarantine(receive.app).list()]
+
+
+@pytest.mark.parametrize(
+    ("task", "headers", "tenant"),
+    [
+        ("tells", ACME, "acme"),
+        ("tells_maybe", ACME, "acme"),
+        ("tells_maybe", {}, None),
+        ("tells_free", ACME, None),
+        ("tells_free", {}, None),
+        ("tells", {**ACME, "headers": {"tenantry": "v1;acme", "x": 1}}, "acme"),
+        ("tells", {**ACME, "headers": {"x": 1}}, "acme"),
+        ("tells", {**ACME, "headers": 7}, "acme"),
+        ("tells", {"tenantry": "v1;acme;AAAA"}, "acme"),
+    ],
+)
+def test_message_runs_under_its_tenant(receive, seen, task, headers, tenant) -> None:
+    """Whoever is active where the message is received."""
+    with tenant_scope("globex"):
+        receive(message(task, headers=headers))
+        assert current_tenant_or_none() == "globex"
+    assert seen == [(task, tenant)]
+    assert receive.consumer.answers == ["ack"]
+    assert quarantine(receive.app).list() == []
+
+
+@pytest.mark.parametrize("task", ["tells", "tells_maybe", "tells_free"])
+@pytest.mark.parametrize(
+    ("headers", "claimed"),
+    [
+        ({"tenantry": "v2;acme"}, None),
+        ({"tenantry": "v1;"}, None),
+        ({"tenantry": None}, None),
+        ({"tenantry": 5}, None),
+        ({"tenantry": ["v1;acme"]}, None),
+        ({**ACME, "Tenantry": "v1;acme"}, None),
+        ({**ACME, "headers": {"tenantry": "v1;globex"}}, None),
+        ({**ACME, "headers": {"tenantry": 5}}, None),
+        ({"headers": {"tenantry": "v1;acme"}}, None),
+    ],
+)
+def test_malformed_header_never_runs(receive, seen, task, headers, claimed) -> None:
+    """Whatever the task declares; kept once, then acknowledged, with a failure for whoever waits."""
+    receive(message(task, headers=headers))
+    (entry,) = quarantine(receive.app).list()
+    assert entry.reason.startswith("MalformedTenantHeaderError: message")
+    assert f"{task}['t1']" in entry.reason
+    assert (entry.task_id, entry.task, entry.tenant, entry.worker) == ("t1", task, claimed, "w1@host")
+    assert seen == []
+    assert receive.consumer.answers == ["ack"]
+    assert receive.app.AsyncResult("t1").state == "PENDING"  # they ignore their results
+
+
+def test_missing_header_never_runs_where_one_is_needed(receive, seen) -> None:
+    """Nor does a worker's own ambient tenant stand in."""
+    with tenant_scope("acme"):
+        receive(message("tells"))
+    assert seen == []
+    assert reasons(receive) == ["MissingTenantHeaderError"]
+
+
+def test_one_spelling_that_is_not_ours_is_no_header(receive, seen) -> None:
+    """Nobody reads it."""
+    receive(message("tells_maybe", headers={"TENANTRY": "v1;acme"}))
+    assert seen == [("tells_maybe", None)]
+
+
+@pytest.mark.parametrize("task_id", [..., None, "", ["x"], {"a": 1}, 1.5])
+def test_message_without_an_id_never_runs(receive, seen, task_id) -> None:
+    """There is nothing that a signature or a result could be bound to."""
+    receive(message("tells_maybe", headers={"id": task_id}))
+    (entry,) = quarantine(receive.app).list()
+    assert entry.reason.startswith("PropagationError: message")
+    assert "it has no task id" in entry.reason
+    assert entry.task_id is None
+    assert seen == []
+
+
+@pytest.mark.parametrize("task_id", [7, UUID(int=1)])
+def test_id_that_is_no_text_counts_as_its_text(wire, task_id) -> None:
+    """As everywhere in Celery."""
+    parts = read(wire.needs, message(headers={"id": task_id}), None)
+    assert (parts.task_id, parts.name) == (str(task_id), "needs")
+
+
+@pytest.mark.parametrize(
+    "body", [5, "x", [], [1, 2], [[], {}, {}, {}], {}, [[], {}, 5], {"a": 1}, [[], {}, []]], ids=repr
+)
+def test_body_of_another_shape_never_runs(receive, seen, body) -> None:
+    """And ends no worker."""
+    receive(
+        message(
+            "tells_maybe",
+            headers=ACME,
+            body=body if isinstance(body, list) else json.dumps(body),
+        )
+    )
+    assert seen == []
+    (entry,) = quarantine(receive.app).list()
+    assert "its body is not that of a task" in entry.reason
+    assert entry.tenant == "acme"
+
+
+def test_bodies_of_both_protocols_are_read() -> None:
+    """Args, kwargs and what is embedded."""
+    assert split([[1], {"x": 2}, None]) == ([1], {"x": 2}, {})
+    assert split(((1,), {}, {"chain": 3})) == ((1,), {}, {"chain": 3})
+    assert split({"task": "a", "id": "b"}) == ((), {}, {"task": "a", "id": "b"})
+    assert split({"args": [1], "kwargs": {"x": 2}}) == ([1], {"x": 2}, {"args": [1], "kwargs": {"x": 2}})
+
+
+def test_protocol_1_names_task_and_id_in_the_body(receive, seen) -> None:
+    """And its header is among the message's own."""
+    body = {"task": "tells", "id": "t9", "args": [], "kwargs": {}}
+    for headers in (ACME, {}):
+        receive(
+            message(
+                headers=dict.fromkeys(["task", "id", "lang", "root_id", "retries"], ...) | headers,
+                body=json.dumps(body),
+            )
+        )
+    assert seen == [("tells", "acme")]
+    (entry,) = quarantine(receive.app).list()
+    assert (entry.task_id, entry.task) == ("t9", "tells")
+
+
+def test_signature_is_for_this_message(new_wire) -> None:
+    """Of this id and this name, with any of the keys; an agreeing inner header changes nothing."""
+    wire = new_wire(secret_keys=["old", "new"])
+    install(wire.app, secret_keys=["old", "new"], quarantine=f"kept-{wire.queue}")
+    receive = Receiver(wire)
+
+    def signed(keys, task_id="t1", name="needs"):
+        return format_header("acme", secret_keys=keys, task_id=task_id, task_name=name)
+
+    good = [signed("old"), signed("new")]
+    for value in good:
+        receive(message(headers={"tenantry": value}))
+    assert receive.consumer.answers == ["ack", "ack"]
+    assert reasons(receive) == []
+    bad = [
+        "v1;acme",
+        signed("other"),
+        signed("new", task_id="t2"),
+        signed("new", name="free"),
+        "v1;acme;AAAA",
+    ]
+    for value in bad:
+        receive(message(headers={"tenantry": value}))
+    assert reasons(receive) == ["BadTenantSignatureError"] * len(bad)
+    receive(message("free", headers={"tenantry": "v1;acme"}))
+    assert reasons(receive) == ["BadTenantSignatureError"] * (len(bad) + 1)
+    assert wire.app.AsyncResult("t1").state == "SUCCESS"
+
+
+def test_unsigned_headers_pass_until_then(new_wire, caplog) -> None:
+    """Counted and logged; a wrong signature never passes."""
+    wire = new_wire()
+    until = datetime.now(UTC) + timedelta(hours=1)
+    options = {"secret_keys": "k", "quarantine": f"kept-{wire.queue}"}
+    install(wire.app, accept_unsigned_until=until, **options)
+    receive = Receiver(wire)
+    caplog.set_level(logging.WARNING, "tenantry.celery")
+    for _ in range(2):
+        receive(message(headers=ACME))
+    lines = [r.getMessage() for r in caplog.records if "is not signed" in r.getMessage()]
+    assert all(
+        line.startswith(f"message message needs['t1'] is not signed; accepted until {until}")
+        for line in lines
+    )
+    first, second = (int(line.rpartition("(")[2].split()[0]) for line in lines)
+    assert second == first + 1
+    receive(message(headers={"tenantry": "v1;acme;AAAA"}))
+    assert reasons(receive) == ["BadTenantSignatureError"]
+    install(wire.app, accept_unsigned_until=datetime.now(UTC) - timedelta(seconds=1), **options)
+    receive(message(headers=ACME))
+    assert reasons(receive) == ["BadTenantSignatureError"] * 2
+
+
+def inner(name: str, **options) -> dict:
+    """A signature as it travels."""
+    return {"task": name, "args": [], "kwargs": {}, "options": options}
+
+
+@pytest.mark.parametrize(
+    ("task", "body", "runs"),
+    [
+        ("celery.map", [[inner("tells"), [1]], {}, {}], None),
+        ("celery.map", [[], {"task": inner("tells"), "it": [1]}, {}], None),
+        ("celery.map", [["tells", [1]], {}, {}], None),
+        ("celery.map", [[inner("celery.map", x=1), [1]], {}, {}], None),
+        ("celery.map", [[7, [1]], {}, {}], None),
+        ("celery.map", [[], {}, {}], None),
+        ("celery.map", [[inner("nobody.knows"), [1]], {}, {}], None),
+        ("celery.starmap", [[{"task": 5}, [[1]]], {}, {}], None),
+        ("celery.chord_unlock", [["g", inner("tells")], {}, {}], None),
+        ("celery.chord_unlock", [["g", inner("tells_free", link=[inner("tells")])], {}, {}], None),
+        ("celery.chord_unlock", [["g"], {}, {}], None),
+        ("celery.chain", [[[inner("tells_free"), inner("tells")]], {}, {}], None),
+        ("celery.map", [[inner("tells_free"), [1]], {}, {}], [("tells_free", None)]),
+        ("celery.map", [[inner("tells_maybe"), [1]], {}, {}], [("tells_maybe", None)]),
+        ("celery.starmap", [[], {"task": inner("tells_free"), "it": [[1]]}, {}], [("tells_free", None)]),
+    ],
+)
+def test_builtin_needs_what_is_inside(receive, seen, task, body, runs) -> None:
+    """By position or by name; what cannot be read counts as needy."""
+    receive(message(task, body=body))
+    if runs is None:
+        assert reasons(receive) == ["MissingTenantHeaderError"]
+        assert seen == []
+    else:
+        assert reasons(receive) == []
+        assert [name for name, _ in seen] == [name for name, _ in runs] or seen == []
+
+
+@pytest.mark.parametrize(
+    ("name", "tenant"), [("tells", "acme"), ("tells_maybe", "acme"), ("tells_free", None)]
+)
+def test_map_under_a_tenant_runs_as_its_task_declares(wire, receive, name, tenant) -> None:
+    """It is called in the process of ``celery.map``."""
+
+    @wire.app.task(
+        name=f"value_{name}",
+        tenancy=wire.app.tasks[name].tenancy if name != "tells" else "required",
+        shared=False,
+    )
+    def value(_):
+        return current_tenant_or_none()
+
+    receive(message("celery.map", headers=ACME, body=[[inner(f"value_{name}"), [1, 2]], {}, {}]))
+    assert wire.app.AsyncResult("t1").get() == [tenant, tenant]
+
+
+def test_undecodable_body_is_celerys(receive, seen) -> None:
+    """It rejects it, as without us."""
+    from tenantry.integrations.celery.message import UndecodableError
+
+    odd = message("tells_maybe", body="{", headers=ACME)
+    with pytest.raises(UndecodableError):
+        payload_of(odd)
+    with pytest.raises(Exception, match="Expecting"):
+        receive(odd)
+    assert seen == []
+    assert quarantine(receive.app).list() == []
+
+
+def test_forged_body_is_not_decoded(new_wire) -> None:
+    """Decoding may be dangerous in itself."""
+    wire = new_wire()
+    install(wire.app, secret_keys="k", quarantine=f"kept-{wire.queue}")
+    receive = Receiver(wire)
+    receive(message(body="{", headers=ACME), run=False)
+    assert reasons(receive) == ["BadTenantSignatureError"]
+
+
+def test_failing_scope_hook_refuses_the_message(receive, seen) -> None:
+    """A tenant that cannot be made active is no reason to run without one."""
+
+    def hook(tenant_id):
+        raise RuntimeError(f"no {tenant_id} today")
+
+    remove = add_scope_hook(hook)
+    try:
+        receive(message("tells", headers=ACME))
+    finally:
+        remove()
+    (entry,) = quarantine(receive.app).list()
+    assert entry.reason == "RuntimeError: no acme today"
+    assert seen == []
+    assert receive.consumer.answers == ["ack"]
+
+
+def test_task_with_a_broken_tenancy_refuses_its_messages(receive, seen) -> None:
+    """Whoever broke it after it was registered."""
+    receive.app.tasks["tells_maybe"].tenancy = "nope"
+    receive(message("tells_maybe", headers=ACME))
+    (entry,) = quarantine(receive.app).list()
+    assert entry.reason.startswith("ValueError: task tells_maybe: tenancy='nope'")
+
+
+def test_uninstalled_application_receives_as_celery_does(wire, receive, seen) -> None:
+    """Also through a strategy that was built before."""
+    receive(message("tells_maybe", headers=ACME))
+    handler = receive.app.tasks["tells_maybe"].start_strategy(receive.app, receive.consumer)
+    uninstall(wire.app)
+    handler(message("tells_maybe", headers={"tenantry": 5}), None, lambda *_: None, lambda *_: None, [])
+    receive(message("tells_maybe", headers={"tenantry": 5}))
+    assert seen == [("tells_maybe", "acme"), ("tells_maybe", None), ("tells_maybe", None)]
+
+
+def test_every_phase_sees_the_tenant_and_leaves_nothing(wire, receive) -> None:
+    """Signals and hooks, whatever the body leaves open."""
+    phases = []
+
+    def note(name):
+        def receiver(*_, **__):
+            phases.append((name, current_tenant_or_none()))
+
+        return receiver
+
+    connected = []
+    for name in (
+        "task_received",
+        "task_prerun",
+        "task_postrun",
+        "task_success",
+        "task_failure",
+        "task_retry",
+    ):
+        connected.append((getattr(signals, name), note(name)))
+        connected[-1][0].connect(connected[-1][1], weak=False)
+    hooks = {
+        name: lambda self, *_, name=name: note(name)()
+        for name in ("before_start", "on_success", "on_failure", "on_retry", "after_return")
+    }
+    phased = type("Phased", (Task,), hooks)
+
+    @wire.app.task(name="phased", base=phased, bind=True, shared=False, max_retries=1)
+    def body(self, how):
+        note("body")()
+        tenant_scope("globex", switch=True).__enter__()
+        if how == "fails":
+            raise ValueError(how)
+        if how == "retries":
+            raise self.retry(countdown=0)
+
+    try:
+        for how in ("succeeds", "fails", "retries"):
+            here = {"exchange": "", "routing_key": wire.queue}
+            receive(message("phased", headers=ACME, body=[[how], {}, {}], delivery_info=here))
+            assert current_tenant_or_none() is None
+    finally:
+        for signal, receiver in connected:
+            signal.disconnect(receiver)
+    names = {name for name, _ in phases}
+    assert names == {
+        name
+        for name in [
+            *hooks,
+            "body",
+            "task_received",
+            "task_prerun",
+            "task_postrun",
+            "task_success",
+            "task_failure",
+            "task_retry",
+        ]
+    }
+    assert {tenant for _, tenant in phases} == {"acme"}
+    assert wire.headers() == ["v1;acme"]
+
+
+@pytest.mark.parametrize("shape", ["chain", "link", "chord"])
+def test_continuation_of_a_none_task_gets_the_tenant_back(wire, receive, seen, shape) -> None:
+    """Celery publishes it; what the body publishes itself belongs to nobody."""
+
+    @wire.app.task(name="goes_on", tenancy="none", shared=False)
+    def goes_on(*_):
+        wire.app.send_task("free")
+        bind_tenant("globex")
+
+    after = wire.needs.s()
+    if shape == "chain":
+        sent = chain(goes_on.s(), after)
+    elif shape == "link":
+        sent = goes_on.s().set(link=[after])
+    else:
+        from celery import chord
+
+        sent = chord([goes_on.s(), goes_on.s()], after)
+    with tenant_scope("acme"):
+        sent.apply_async()
+    for sent_one in wire.messages():
+        sent_one.accept = {"application/json"}
+        receive(sent_one)
+    names = [(m.headers["task"], m.headers.get("tenantry")) for m in wire.messages()]
+    assert names[-1] == ("needs", "v1;acme")
+    assert set(names[:-1]) == {("free", None)}
