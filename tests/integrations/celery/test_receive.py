@@ -377,19 +377,8 @@ def test_every_phase_sees_the_tenant_and_leaves_nothing(wire, receive) -> None:
         for signal, receiver in connected:
             signal.disconnect(receiver)
     names = {name for name, _ in phases}
-    assert names == {
-        name
-        for name in [
-            *hooks,
-            "body",
-            "task_received",
-            "task_prerun",
-            "task_postrun",
-            "task_success",
-            "task_failure",
-            "task_retry",
-        ]
-    }
+    told = {f"task_{what}" for what in ("received", "prerun", "postrun", "success", "failure", "retry")}
+    assert names == {*hooks, *told, "body"}
     assert {tenant for _, tenant in phases} == {"acme"}
     assert wire.headers() == ["v1;acme"]
 

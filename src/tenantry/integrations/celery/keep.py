@@ -11,7 +11,7 @@ import threading
 import time
 from base64 import b64decode, b64encode
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -166,8 +166,7 @@ _AS_STORED: Final = tuple(
 # --- the broker ----------------------------------------------------------------------------------
 
 
-@contextmanager
-def connected(app: Any) -> Iterator[Any]:
+def opened(app: Any) -> Any:
     """Open a connection of our own, with a few seconds of patience, whose publishes are confirmed.
 
     Raises:
@@ -177,11 +176,21 @@ def connected(app: Any) -> Iterator[Any]:
         connect_timeout=_SECONDS_PER_STEP, heartbeat=0, transport_options=_options(app)
     )
     try:
-        # Not .ensure_connection(), nor what calls it: that retries for minutes.
-        try:
-            connection.connect()
-        except connection.connection_errors as error:
+        # Not .connect(), which sleeps for two seconds in between, nor without limits, which is for minutes.
+        connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0, interval_max=0)
+    except BaseException as error:
+        connection.release()
+        if isinstance(error, OperationalError):
             raise OperationalError(f"the broker does not answer: {error}") from error
+        raise
+    return connection
+
+
+@contextmanager
+def connected(app: Any) -> Iterator[Any]:
+    """Hold a connection as :func:`opened` returns it while the block runs."""
+    connection = opened(app)
+    try:
         yield connection
     finally:
         connection.release()
@@ -222,7 +231,8 @@ class Line:
     def __init__(self, app: Any) -> None:
         self._app = app
         self._lock = threading.Lock()
-        self._open: ExitStack | None = None
+        # No suspended context manager: the garbage collector would end it, at a moment of its own choosing.
+        self._connection: Any = None
         self._channel: Any = None
         self._used = 0.0
 
@@ -231,7 +241,7 @@ class Line:
         with self._lock:
             if time.monotonic() - self._used > _IDLE_AT_MOST:
                 self.close()
-            reused = self._open is not None
+            reused = self._connection is not None
             try:
                 return self._put(name, entry)
             except Exception:
@@ -245,9 +255,9 @@ class Line:
                 raise
 
     def _put(self, name: str, entry: QuarantinedMessage) -> int | None:
-        if self._open is None:
-            self._open = ExitStack()
-            self._channel = self._open.enter_context(connected(self._app)).channel()
+        if self._connection is None:
+            self._connection = opened(self._app)
+            self._channel = self._connection.channel()
         queue = declared(name, self._channel)
         publish(self._channel, encode(entry), "", name, content_type=CONTENT_TYPE, content_encoding="utf-8")
         depth = _depth(queue)
@@ -256,10 +266,10 @@ class Line:
 
     def close(self) -> None:
         """Close the connection; the next entry opens another."""
-        opened, self._open, self._channel = self._open, None, None
-        if opened is not None:
+        connection, self._connection, self._channel = self._connection, None, None
+        if connection is not None:
             with suppress(Exception):
-                opened.close()
+                connection.release()
 
 
 def publish(channel: Any, body: bytes, exchange: str, routing_key: str, **properties: Any) -> None:
