@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,7 +17,9 @@ import redis
 
 from tests import services
 
-DEMO = Path(__file__).parents[2] / "examples" / "konstruct" / "demo.py"
+ROOT = Path(__file__).parents[2]
+README = ROOT / "README.md"
+DEMO = ROOT / "examples" / "konstruct" / "demo.py"
 
 
 @contextmanager
@@ -44,6 +47,13 @@ def _left(folder: Path) -> list[str]:
     return [path.name for path in folder.iterdir() if path.name != ".lockfile"]
 
 
+def _excerpt() -> list[str]:
+    """What the README says that the demo prints."""
+    found = re.search(r"```text\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    assert found is not None
+    return [line for line in found[1].splitlines() if line.strip()]
+
+
 def test_demo_holds_on_a_server_of_ones_own_and_leaves_it_empty(tmp_path: Path) -> None:
     """With REDIS_URL every check holds, and both databases are as empty as before."""
     with services.redis_server() as server:
@@ -52,6 +62,7 @@ def test_demo_holds_on_a_server_of_ones_own_and_leaves_it_empty(tmp_path: Path) 
         assert demo.returncode == 0, output
         assert "Every check held" in output
         assert output.count("without: ") == output.count(" with: ") == 11
+        assert set(_excerpt()) <= set(output.splitlines())
         with redis.Redis.from_url(server.url) as client:
             assert client.info("keyspace") == {}
     assert _left(tmp_path) == []
