@@ -14,6 +14,8 @@ from sqlalchemy import make_url
 from tests import services
 from tests.examples.konstruct.fleet import TOKENS, Fleet, migrate, process_environment
 
+TABLE = "conversation_embeddings"
+
 
 def unique() -> dict[str, str]:
     """A user and a one-to-one thread that no other test has, in both tenants alike."""
@@ -139,23 +141,44 @@ def publish_nightly(stage: Fleet, day: str, times: int) -> None:
 def test_application_may_select_and_insert_and_nothing_else(stage: Fleet):
     """Grants, and the policy under them."""
     stage.told("a row", **unique())
-    table = "conversation_embeddings"
-    assert rows(stage, f"SELECT 1 FROM {table}") == []
-    assert rows(stage, f"SELECT 1 FROM {table}", "acme") != []
-    for statement in (f"DELETE FROM {table}", f"UPDATE {table} SET content = ''", f"TRUNCATE {table}"):
+    assert rows(stage, f"SELECT 1 FROM {TABLE}") == []
+    assert rows(stage, f"SELECT 1 FROM {TABLE}", "acme") != []
+    for statement in (f"DELETE FROM {TABLE}", f"UPDATE {TABLE} SET content = ''", f"TRUNCATE {TABLE}"):
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             rows(stage, statement, "acme")
     with pytest.raises(psycopg.errors.InsufficientPrivilege, match="row-level security"):
         rows(
             stage,
-            f"INSERT INTO {table} (tenant_id, message_id, agent_id, user_id, content, embedding) "
+            f"INSERT INTO {TABLE} (tenant_id, message_id, agent_id, user_id, content, embedding) "
             "VALUES ('globex', 'x', 'a', 'u', 'c', array_fill(0.1, ARRAY[384])::vector) RETURNING 1",
             "acme",
         )
 
 
+def test_small_tenant_among_many_rows_gets_what_it_has(stage: Fleet):
+    """The index finds two thousand nearer rows of another tenant first, and the policy takes them away."""
+    ids = unique()
+    for text in ("the office moves on Monday", "sixty boxes are ordered"):
+        stage.told(text, **ids)
+    stage.told("when does the office move?", tenant="globex", **ids)
+    services.wait_until(
+        lambda: rows(stage, f"SELECT 1 FROM {TABLE} WHERE user_id = '{ids['user_id']}'", "globex") != [],
+        "row",
+    )
+    rows(
+        stage,
+        f"INSERT INTO {TABLE} (message_id, agent_id, user_id, content, embedding) "
+        f"SELECT '{ids['user_id']}' || n, agent_id, user_id, content, embedding "
+        f"FROM {TABLE}, generate_series(1, 2000) AS n WHERE user_id = '{ids['user_id']}' RETURNING 1",
+        "globex",
+    )
+    path = f"/agents/concierge/users/{ids['user_id']}/memories?q=when%20does%20the%20office%20move"
+    found = [memory["content"] for memory in stage.call(path).body["memories"]]
+    assert sorted(found) == ["sixty boxes are ordered", "the office moves on Monday"]
+
+
 def test_memories_are_found_through_the_index(stage: Fleet):
-    """HNSW, cosine; a small tenant among many rows still gets what it has."""
+    """HNSW, by cosine distance."""
     found = rows(stage, "SELECT indexdef FROM pg_indexes WHERE tablename = 'conversation_embeddings'")
     assert any("hnsw" in d and "vector_cosine_ops" in d for (d,) in found), found
 
