@@ -463,6 +463,33 @@ def test_loop_that_is_closed_without_an_end_takes_nobody_along() -> None:
     del task, flight
 
 
+@pytest.mark.timeout(20)
+def test_loop_that_stands_still_takes_nobody_along() -> None:
+    """A loop that was stopped in the middle and may go on later is not waited for."""
+    calls: list[str] = []
+    release: list[asyncio.Event] = []
+
+    async def fn(tenant_id: str) -> str:
+        calls.append(tenant_id)
+        if len(calls) == 1:
+            release.append(asyncio.Event())
+            await release[0].wait()
+            return "old"
+        return "record"
+
+    lookup = Lookup(fn)
+    loop = asyncio.new_event_loop()
+    leader = loop.create_task(lookup.aget("acme"))
+    while not release:
+        loop.run_until_complete(asyncio.sleep(0))
+    assert lookup.get("acme") == "record"
+    release[0].set()
+    assert loop.run_until_complete(leader) == "old"
+    assert lookup.get("acme") == "record"
+    loop.close()
+    assert calls == ["acme", "acme"]
+
+
 def test_lookup_that_asks_for_itself_is_an_error() -> None:
     """It would wait for ever for what it has to finish."""
     lookup: Lookup = Lookup(lambda tenant_id: lookup.get(tenant_id))

@@ -50,7 +50,8 @@ class _Flight:
         self.task: asyncio.Task[None] | None = None
 
     def is_stranded(self) -> bool:
-        return self.task is not None and self.loop is not None and self.loop.is_closed()
+        """Tell whether the event loop that leads stands still: it may never go on, and is not waited for."""
+        return self.task is not None and self.loop is not None and not self.loop.is_running()
 
     def is_mine(self) -> bool:
         """Tell whether waiting here would wait for what this thread itself has to finish."""

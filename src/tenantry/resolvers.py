@@ -106,7 +106,6 @@ class Source:
 
     reads_credentials: bool = False
     challenges: tuple[str, ...] = ()
-    calls_out: bool = True
     sources: tuple[str, ...] = ()
 
     def __call__(self, request: Request, /) -> Any:
@@ -227,7 +226,6 @@ class _ClientNamed(Source):
     ) -> None:
         self._trust = _trust(what, verify, trusted_proxies, trust_client)
         self.sources = (what,)
-        self.calls_out = verify is not None
 
     def __repr__(self) -> str:
         return self.sources[0]
@@ -433,7 +431,6 @@ class Domain(_HostNamed):
             self._tenant_of: Callable[[str], Any] = _domains(domains).get
         elif callable(domains):
             self._tenant_of = domains
-            self.calls_out = True
         else:
             raise TypeError("Domain takes a mapping host -> tenant id, or a callable")
 
@@ -543,7 +540,6 @@ class Claim(Source):
             self._claims: Callable[[Request], Any] = _Bearer(
                 key, algorithms, audience, issuer, leeway, self.sources
             )
-            self.calls_out = False
             return
         if (algorithms, audience, issuer) != (None, None, None) or leeway != 0:
             raise ValueError(
@@ -699,7 +695,6 @@ class _Several(Source):
         self._members = tuple(as_source(resolver) for resolver in resolvers)
         self.sources = tuple(label for member in self._members for label in member.sources)
         self.reads_credentials = any(member.reads_credentials for member in self._members)
-        self.calls_out = any(member.calls_out for member in self._members)
         self.challenges = tuple(dict.fromkeys(each for member in self._members for each in member.challenges))
 
     def __repr__(self) -> str:
