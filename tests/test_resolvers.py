@@ -84,6 +84,11 @@ def test_client_named_source_needs_somebody_who_checks(build: Any, trust: dict[s
         ({"trusted_proxies": 7}, TypeError),
         ({"trusted_proxies": True}, TypeError),
         ({"trusted_proxies": [b"\x0a\x00\x00\x01"]}, TypeError),
+        ({"trusted_proxies": ["10.0.0.1", "localhost"]}, ValueError),
+        ({"trusted_proxies": ["10.0.0.1", 7]}, TypeError),
+        ({"trusted_proxies": ["10.0.0.1"], "trust_client": "yes"}, TypeError),
+        ({"verify": print, "trust_client": 1}, TypeError),
+        ({"trusted_proxies": ["10.0.0.1"], "verify": "yes"}, TypeError),
     ],
 )
 def test_bad_trust_is_refused(build: Any, trust: dict[str, Any], error: Any) -> None:
@@ -521,6 +526,45 @@ def test_first_of_takes_the_first_that_speaks() -> None:
     assert ask(FirstOf(A, B)) is None
     assert ask(FirstOf(A, B), a="x:", b="y") == 400
     assert ask(FirstOf(A, B), a="x", b="y:") == "x"
+
+
+async def test_each_kind_of_source_may_have_to_be_awaited() -> None:
+    """A promise of a tenant is waited for, and its absence is told from it."""
+
+    async def own(view: Any) -> str | None:
+        return view.headers.get("x-own")
+
+    async def tenant_of(host: str) -> str | None:
+        return {"a.example": "acme"}.get(host)
+
+    async def verify(view: Any, tenant_id: str) -> bool:
+        return tenant_id == "acme"
+
+    async def claims(view: Any) -> dict[str, str] | None:
+        return {"tenant": "acme"} if view.headers.get("cookie") else None
+
+    several = FirstOf(own, Domain(tenant_of, verify=verify), Claim("tenant", claims=claims))
+    assert await several(request()) is None
+    assert await several(request((b"x-own", b"globex"))) == "globex"
+    assert await several(request((b"host", b"a.example"))) == "acme"
+    assert await several(request((b"host", b"b.example"))) is None
+    assert await several(request((b"host", b"b.example"), (b"cookie", b"c"))) == "acme"
+    with pytest.raises(ResolutionError, match="400"):
+        await several(request((b"x-own", b"a:b"), (b"host", b"a.example")))
+
+
+def test_repr_tells_the_source() -> None:
+    """As it was written, without who vouches for it."""
+    sources = {
+        "Header('X-Tenant')": Header("X-Tenant", trust_client=True),
+        "Subdomain('example.com')": Subdomain("example.com", trust_client=True),
+        "Domain": Domain({}, trust_client=True),
+        "PathPrefix('/t')": PathPrefix("/t", trust_client=True),
+        "Claim('tenant')": Claim("tenant", claims=lambda view: None),
+        "Session('tenant')": Session("tenant"),
+    }
+    assert [repr(source) for source in sources.values()] == list(sources)
+    assert repr(FirstOf(Session("a"), AllAgree(Session("b")))) == "FirstOf(Session('a'), Session('b'))"
 
 
 def test_first_of_does_not_go_on_past_a_refused_source() -> None:
