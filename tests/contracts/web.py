@@ -27,6 +27,7 @@ from tenantry.resolvers import (
     FirstOf,
     Header,
     PathPrefix,
+    Session,
     Subdomain,
 )
 
@@ -326,6 +327,21 @@ class EdgeContract:
         assert is_problem(ask("/", {**bearer(sub="jane"), "X-Tenant": "acme"}), 401)
         assert ask("/", {"X-Tenant": "acme"}).json == "acme"
 
+    def test_credentials_that_the_application_reads_are_asked_for(self) -> None:
+        """A 401 names a challenge, whoever reads the credentials; each of ours names its own."""
+
+        def own(request: Any) -> None: ...
+
+        own.reads_credentials = True  # type: ignore[attr-defined]
+        for resolver, challenge in (
+            (own, "Bearer"),
+            (FirstOf(CLAIM, Session("tenant")), "Bearer, Cookie"),
+            (AllAgree(TRUSTING, Session("tenant")), "Cookie"),
+        ):
+            answer = self.edge(resolver=resolver)("/")
+            assert is_problem(answer, 401)
+            assert answer.headers["www-authenticate"] == challenge
+
     def test_exempt_by_path_and_by_predicate(self) -> None:
         """Exact paths, or what the predicate says; a resolver is not asked."""
         ask = self.edge(resolver=TRUSTING, exempt=("/healthz",))
@@ -333,6 +349,8 @@ class EdgeContract:
         assert is_problem(ask("/healthz/"), 400)
         ask = self.edge(resolver=TRUSTING, exempt=lambda request: request.path.startswith("/public"))
         assert ask("/public/a", {"X-Tenant": "a:b"}).json is None
+        assert ask("/public/a", {"X-Tenant": "acme"}).json is None
+        assert ask("/private", {"X-Tenant": "acme"}).json == "acme"
         assert is_problem(ask("/private"), 400)
 
     def test_preflight_is_exempt_and_plain_options_is_not(self) -> None:
@@ -344,6 +362,7 @@ class EdgeContract:
         assert ask("/", {**preflight, "X-Tenant": "a:b"}, method="OPTIONS").status == 200
         assert ask("/", {"X-Tenant": "acme"}, method="OPTIONS").json == "acme"
         assert is_problem(ask("/", {"Origin": "https://a.example"}, method="OPTIONS"), 400)
+        assert is_problem(ask("/", {"Access-Control-Request-Method": "POST"}, method="OPTIONS"), 400)
         assert is_problem(ask("/", method="OPTIONS"), 400)
         assert is_problem(ask("/", preflight, method="POST"), 400)
 
