@@ -69,6 +69,20 @@ def test_record_is_remembered_for_ttl(clock: Clock) -> None:
     assert find.calls == ["acme", "acme"]
 
 
+@pytest.mark.parametrize("record", ["record", None])
+async def test_remembered_answer_is_given_on_the_loop_too(clock: Clock, record: object) -> None:
+    """``aget`` asks no more often than ``get``, and both remember for each other."""
+    find = Counting({} if record is None else {"acme": record})
+    lookup = Lookup(find, ttl=60, negative_ttl=60, clock=clock)
+    for _ in range(2):
+        assert await lookup.aget("acme") == record
+        assert lookup.get("acme") == record
+    assert find.calls == ["acme"]
+    clock.now += 60
+    assert await lookup.aget("acme") == record
+    assert find.calls == ["acme", "acme"]
+
+
 def test_unknown_is_remembered_for_negative_ttl(clock: Clock) -> None:
     """That there is no such tenant is remembered for less time, and found to have changed."""
     find = Counting({})
