@@ -36,6 +36,8 @@ app.conf.update(
 )
 if settings.broker_url.startswith("redis"):
     app.conf.broker_transport_options = {"visibility_timeout": settings.visibility_timeout}
+else:  # the router answers 202 when RabbitMQ has the message, not when it was written to a socket
+    app.conf.broker_transport_options = {"confirm_publish": True}
 install(app, secret_keys=settings.secret_keys or None)
 
 replies: ReplyGenerator = LocalReplies()

@@ -24,7 +24,7 @@ async def post_message(request: Request) -> Response:
     """``POST /channels/{channel}/messages``: 202 and the id of the task that will answer."""
     try:
         message = await request.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         return _problem(400, "The body is not JSON")
     missing = [name for name in FIELDS if not isinstance(_field(message, name), str)]
     if missing:

@@ -259,6 +259,32 @@ def test_commands_make_a_service_that_answers(stage: Stage):
     assert state["rows"]["globex"] == []
 
 
+PUBLISH_TO_A_FULL_QUEUE = """
+from kombu import Queue
+from kombu.exceptions import OperationalError
+from konstruct.orchestrator import app, respond
+from tenantry import tenant_scope
+
+full = Queue("konstruct.full", queue_arguments={"x-max-length": 0, "x-overflow": "reject-publish"})
+try:
+    with tenant_scope("acme"):
+        respond.apply_async(({},), queue=full)
+    print("accepted")
+except OperationalError:
+    print("refused")
+finally:
+    with app.connection_for_write() as connection:
+        full(connection.channel()).delete()
+"""
+
+
+def test_message_that_rabbitmq_does_not_take_is_not_accepted(stage: Stage):
+    """Publishes are confirmed: what a full queue refuses is a 503, and the channel delivers it again."""
+    command = [sys.executable, "-c", PUBLISH_TO_A_FULL_QUEUE]
+    done = subprocess.run(command, env=stage.environment("web"), cwd=EXAMPLE, capture_output=True, text=True)
+    assert done.stdout == "refused\n", done.stdout + done.stderr
+
+
 def test_default_user_is_off(stage: Stage):
     """RESET returns to it, and then nothing is allowed any more."""
     with pytest.raises(redis.exceptions.AuthenticationError):
