@@ -8,7 +8,9 @@ import gc
 import logging
 import multiprocessing
 import os
+import sys
 import threading
+import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
@@ -622,6 +624,57 @@ def test_unit_is_inherited_by_nested_scopes_only():
         assert detached(current_unit)() is None
         assert tenant_scope("acme")(current_unit)() is mark
     assert current_unit() is None
+
+
+def test_one_scope_object_in_many_threads_leaves_each_its_own():
+    """Whichever thread entered last, nobody leaves what another one entered."""
+    scope, leaked = tenant_scope("acme"), []
+
+    def work():
+        for _ in range(1000):
+            with scope:
+                time.sleep(0)
+            leaked.extend(filter(None, [active()]))
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            for future in [pool.submit(work) for _ in range(8)]:
+                future.result()
+    finally:
+        sys.setswitchinterval(interval)
+    assert leaked == []
+
+
+@pytest.mark.parametrize("switch", [False, True])
+def test_one_scope_object_left_out_of_order_leaves_other_threads_alone(switch):
+    """The mistake is told where it was made, and the tenant of the other thread ends where it was entered."""
+    scope, entered, left = tenant_scope("acme"), threading.Event(), threading.Event()
+
+    def other():
+        with scope:
+            entered.set()
+            assert left.wait(10)
+            seen = active()
+        return seen, active()
+
+    def work():
+        scope.__enter__()
+        inner = tenant_scope("globex", switch=True) if switch else tenant_scope("acme")
+        inner.__enter__()
+        with ThreadPoolExecutor(1) as pool:
+            future = pool.submit(other)
+            assert entered.wait(10)
+            with pytest.raises(ScopeOrderError, match="innermost"):
+                scope.__exit__(None, None, None)
+            assert active() is None
+            left.set()
+            assert future.result() == ("acme", None)
+        inner.__exit__(None, None, None)
+        return active()
+
+    assert contextvars.Context().run(work) is None
 
 
 # --- hooks ------------------------------------------------------------------------------------------------

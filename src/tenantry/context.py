@@ -337,26 +337,39 @@ class _Scope:
         self._entries: list[_Entry] = []
 
     def _leave(self, error: BaseException | None) -> None:
+        entries = self._entries
         try:
-            entry = self._entries.pop()
+            entry = entries[0]
         except IndexError:
             raise ScopeOrderError(
                 "a scope that is open", "one that was never entered, or was left before"
             ) from None
-        if get_state() is not entry[0]:
-            entry = self._own(entry)
+        if entry[0] is get_state():
+            del entries[0]  # never the last one, unseen: another thread may have added its own meanwhile
+        else:
+            entry = self._choose(error)
+            entries.remove(entry)
         if _take_back(entry, error) is _MISMATCH:
             raise _order_error(entry[0])
 
-    def _own(self, last: _Entry) -> _Entry:
-        """Return the entry that is active here, which another thread's may have followed, else ``last``."""
+    def _choose(self, error: BaseException | None) -> _Entry:
+        """Return the entry that is active here, else the last, where other threads' may stand as well.
+
+        An entry of this context that is not active is left here, out of order.
+        """
         current = get_state()
-        for entry in reversed(self._entries):
+        made = self._entries[::-1]
+        for entry in made:
             if entry[0] is current:
-                self._entries.remove(entry)
-                self._entries.append(last)
                 return entry
-        return last
+        for entry in made:
+            outcome = _take_back(entry, error, hooks_elsewhere=False)
+            if outcome is _MISMATCH:
+                self._entries.remove(entry)
+                raise _order_error(entry[0])
+            if outcome is not _FOREIGN:
+                return entry  # dead: taking it back again changes nothing
+        return made[0]
 
 
 class tenant_scope(_Scope):  # noqa: N801 - used as a verb: with tenant_scope(...)
