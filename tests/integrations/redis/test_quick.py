@@ -81,11 +81,16 @@ class Text(str):
         ("GET", b"acme:1"),
         ("MGET",),
         ("MGET", "acme:1", "globex:1"),
+        ("MGET", "acme:1", b"acme:2"),
+        ("MGET", "acme:1", Text("acme:2")),
+        ("EVALSHA", "s"),
         ("EVALSHA", "s", "1", "acme:1"),
         ("EVALSHA", "s", True, "acme:1"),
         ("EVALSHA", "s", 2, "acme:1"),
         ("EVALSHA", "s", 0),
         ("EVALSHA", "s", -1, "acme:1"),
+        ("EVALSHA", "s", -4, "acme:1", "x"),
+        ("ZUNIONSTORE", "globex:d", 1, "acme:1"),
         ("COPY", "acme:1", "acme:2", "DB", 1),
         ("MOVE", "acme:1", 1),
         ("SORT", "acme:1", "GET", "globex:*"),
@@ -104,6 +109,7 @@ def test_quick_does_not_know_better_than_a_declaration() -> None:
     quick = Quick()
     quick.declare(
         declare({"GET": 2, "MGET": (2, -1, 1), "EVALSHA": lambda words: [1], "SET EX": 2, "MYMOD.GET": 1})
+        | declare({"MYMOD SUB": 2, "MYMOD.STATS": 0})
     )
     with tenant_scope("acme"):
         assert not quick.own_tenant(("GET", "acme:1", "globex:1"))
@@ -111,3 +117,5 @@ def test_quick_does_not_know_better_than_a_declaration() -> None:
         assert quick.own_tenant(("MYMOD.GET", "acme:1"))
         for args in (("MGET", "acme:1"), ("EVALSHA", "s", 1, "acme:1"), ("SET", "acme:1", "x")):
             assert not quick.own_tenant(args)
+        assert not quick.own_tenant(("MYMOD SUB", "globex:1", "acme:1")), "the packer splits it: position 1"
+        assert not quick.own_tenant(("MYMOD.STATS", "acme:1"))

@@ -8,7 +8,7 @@ pytest.importorskip("redis")
 
 from tenantry.errors import CrossTenantError, TenancyError, UnknownCommandError
 from tenantry.integrations.redis.rules import declare
-from tenantry.integrations.redis.verdict import refuse, verdict
+from tenantry.integrations.redis.verdict import binds, refuse, verdict
 from tenantry.keys import shared_key
 
 
@@ -59,6 +59,7 @@ GEORADIUSBYMEMBER acme:g STORE 1 m STOREDIST acme:x
 GEOSEARCHSTORE acme:d acme:g FROMMEMBER m BYRADIUS 1 m
 SORT acme:1
 SORT acme:1 BY nosort GET # GET acme:w:*->f LIMIT 0 1 DESC ALPHA STORE acme:d
+SORT acme:1 LIMIT 0 1 STORE acme:d
 SORT_RO acme:1 BY acme:w:*
 SCAN 0 MATCH acme:*
 scan 0 count 10 match acme:cart:* type string
@@ -124,6 +125,8 @@ FOREIGN = """
 1 GET {acme}:1
 1 GET %shared:verdict-nobody:x
 1 GET _
+1 GET __keyspace@0__:acme:1
+3 SCAN 0 MATCH __keyspace@0__:acme:*
 2 MGET acme:1 globex:1
 3 MSET acme:1 x globex:1 x
 2 DEL acme:1 globex:1 acme:2
@@ -254,6 +257,9 @@ XREAD STREAMS acme:1 acme:2 0
 XREAD FOO STREAMS acme:1 0
 SORT acme:1 FOO
 SORT acme:1 LIMIT 0
+SORT acme:1 STORE
+SORT acme:1 BY
+SORT acme:1 GET
 GEORADIUS acme:g 1 1 1 m STORE
 TS.MGET FILTER a=b
 TS.MRANGE - + FILTER a=b
@@ -374,6 +380,54 @@ def test_refusal_shows_no_more_of_an_unknown_name_than_a_name(word: bytes) -> No
         refuse(refusal, "acme")
     assert "globex" not in str(caught.value).lower()
     assert len(caught.value.command) <= 40
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        ([b"object", b"frob", b"acme:1"], "OBJECT FROB"),
+        ([b"OBJECT", b"globex:1", b"acme:1"], "OBJECT"),
+        ([b"GET\x00globex:1"], "GET"),
+        ([b"mymod.get", b"globex:1"], "MYMOD.GET"),
+    ],
+)
+def test_unknown_command_is_named_as_far_as_it_is_a_name(words: list[bytes], shown: str) -> None:
+    """A container shows its subcommand, unless that does not look like one."""
+    for tenant, reason in (("acme", "unknown"), (None, "no tenant")):
+        refusal = verdict(words, tenant)
+        assert refusal is not None
+        assert (refusal.command, refusal.position, refusal.reason) == (shown, None, reason)
+
+
+def test_command_without_a_name_is_told_what_a_name_is() -> None:
+    """Declaring it would not help."""
+    refusal = verdict([b""], "acme")
+    assert refusal is not None
+    assert "name alone" in refusal.detail
+    named = verdict([b"NOPE"], "acme")
+    assert named is not None
+    assert named.detail == ""
+
+
+@pytest.mark.parametrize(
+    ("command", "detail"), [("MOVE acme:1 1", "database"), ("MIGRATE h 1 acme:1 0 9", "server")]
+)
+def test_refusal_of_a_way_out_says_where_it_leads(command: str, detail: str) -> None:
+    """The key is the tenant's own; what is wrong is where it would go."""
+    refusal = verdict(argv(command), "acme")
+    assert refusal is not None
+    assert detail in refusal.detail
+
+
+def test_binds_tells_what_needs_the_tenant_from_what_passes_in_every_state() -> None:
+    """A pipeline belongs to a tenant only once it holds a command that needs one."""
+    assert binds(argv("GET acme:1"))
+    assert binds(argv("TIME"))
+    assert binds(argv("NOPE x"))
+    assert not binds(argv("PING"))
+    assert not binds([b"GET", argv("GET ~")[1]])
+    assert binds(argv("NOPE x"), declare({"NOPE": 1}))
+    assert not binds(argv("NOPE ~"), declare({"NOPE": 1}))
 
 
 def test_unknown_command_names_itself_and_the_option() -> None:
