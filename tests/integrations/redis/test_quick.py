@@ -95,6 +95,7 @@ class Text(str):
         ("MOVE", "acme:1", 1),
         ("SORT", "acme:1", "GET", "globex:*"),
         ("PUBLISH", "acme:ch", "x"),
+        ("OBJECT ENCODING", "globex:1", "acme:1"),
         (["GET"], "acme:1"),
     ],
 )
@@ -119,3 +120,4 @@ def test_quick_does_not_know_better_than_a_declaration() -> None:
             assert not quick.own_tenant(args)
         assert not quick.own_tenant(("MYMOD SUB", "globex:1", "acme:1")), "the packer splits it: position 1"
         assert not quick.own_tenant(("MYMOD.STATS", "acme:1"))
+        assert not quick.own_tenant(("MGET", "x", "acme:1", "globex:1"))

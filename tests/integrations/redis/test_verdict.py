@@ -60,6 +60,7 @@ GEOSEARCHSTORE acme:d acme:g FROMMEMBER m BYRADIUS 1 m
 SORT acme:1
 SORT acme:1 BY nosort GET # GET acme:w:*->f LIMIT 0 1 DESC ALPHA STORE acme:d
 SORT acme:1 LIMIT 0 1 STORE acme:d
+SORT acme:1 STORE acme:d GET #
 SORT_RO acme:1 BY acme:w:*
 SCAN 0 MATCH acme:*
 scan 0 count 10 match acme:cart:* type string
@@ -71,6 +72,8 @@ PSUBSCRIBE acme:* __keyspace@0__:acme:*
 SSUBSCRIBE acme:ch
 UNSUBSCRIBE
 UNSUBSCRIBE acme:ch
+PUNSUBSCRIBE
+SUNSUBSCRIBE
 PUBSUB NUMSUB acme:ch
 PUBSUB CHANNELS acme:*
 MSETEX 2 acme:1 v acme:2 globex:1 EX 10
@@ -163,6 +166,7 @@ FOREIGN = """
 5 SCAN 0 MATCH acme:* MATCH globex:*
 3 SCAN 0 MATCH [a]cme:*
 1 PUBLISH globex:ch x
+1 PUBLISH globex:ch
 1 SPUBLISH globex:ch x
 2 SUBSCRIBE acme:ch globex:ch
 1 PSUBSCRIBE *
@@ -204,6 +208,8 @@ SWAPDB 0 1
 MOVE acme:1 1
 COPY acme:1 acme:2 DB 1
 COPY acme:1 acme:2 db 0
+COPY acme:1 acme:2 DB
+COPY acme:1 acme:2 FOO
 MIGRATE h 1 acme:1 0 100
 MONITOR
 CONFIG GET *
@@ -236,6 +242,7 @@ PUBSUB CHANNELS
 PUBSUB NUMSUB
 SCAN 0
 SCAN 0 COUNT 10
+SCAN 0 FOO x MATCH acme:*
 SCAN 0 MATCH acme:* NOVALUES
 SCAN 0 MATCH
 SUBSCRIBE
@@ -253,11 +260,13 @@ EVAL s x acme:1
 LMPOP 9999999999999999999999 acme:1
 XREAD acme:1 0
 XREAD STREAMS acme:1
+XREAD COUNT 1
 XREAD STREAMS acme:1 acme:2 0
 XREAD FOO STREAMS acme:1 0
 SORT acme:1 FOO
 SORT acme:1 LIMIT 0
 SORT acme:1 STORE
+SORT acme:1 FOO acme:x
 SORT acme:1 BY
 SORT acme:1 GET
 GEORADIUS acme:g 1 1 1 m STORE
@@ -409,6 +418,14 @@ def test_command_without_a_name_is_told_what_a_name_is() -> None:
     assert named.detail == ""
 
 
+def test_scan_without_match_is_told_what_it_lacks() -> None:
+    """The refusal points behind what is there, and says where patterns come from."""
+    refusal = verdict(argv("SCAN 0 COUNT 10"), "acme")
+    assert refusal is not None
+    assert refusal.position == 3
+    assert "MATCH" in refusal.detail
+
+
 @pytest.mark.parametrize(
     ("command", "detail"), [("MOVE acme:1 1", "database"), ("MIGRATE h 1 acme:1 0 9", "server")]
 )
@@ -452,6 +469,8 @@ def test_unknown_command_names_itself_and_the_option() -> None:
         ({"FT.SEARCH": 1}, "FT.SEARCH acme:idx *", None),
         ({"FT.SEARCH": 1}, "FT.SEARCH idx *", 1),
         ({"MYMOD.STATS": 0}, "MYMOD.STATS x", None),
+        ({"MYMOD.GET": lambda words: []}, "MYMOD.GET globex:1", None),
+        ({"CLIENT": 1}, "CLIENT acme:1", None),
         ({"MYMOD.STATS": (0, 0, 0)}, "MYMOD.STATS", None),
     ],
 )
@@ -459,6 +478,11 @@ def test_declared_command_is_judged_by_its_declaration(declared, command, positi
     """The option takes a position, a range or a function, and any spelling of the name."""
     refusal = verdict(argv(command), "acme", declare(declared))
     assert (refusal and refusal.position) == position
+
+
+def test_declare_takes_nothing_for_nothing() -> None:
+    """No option, no rules."""
+    assert declare(None) == {}
 
 
 def test_declared_function_gets_the_arguments_as_bytes_with_the_command_first() -> None:
