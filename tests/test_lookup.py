@@ -647,3 +647,10 @@ def test_lookup_on_trio(kind: str) -> None:
     trio.run(main)
     assert results == ["record"] * 2
     assert calls == ["acme"]
+
+
+def test_one_record_is_enough_to_remember() -> None:
+    """The least ``maxsize`` there is."""
+    find = Counting({"acme": 1})
+    lookup = Lookup(find, maxsize=1)
+    assert (lookup.get("acme"), lookup.get("acme"), find.calls) == (1, 1, ["acme"])
