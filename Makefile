@@ -18,7 +18,7 @@ ARGS ?=
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test ci lint types architecture docs bench deep demo serve package test-wheel clean
+.PHONY: help setup test ci lint types architecture docs bench deep demo serve package test-wheel test-lowest clean
 
 help: ## show the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -60,6 +60,9 @@ serve: $(VENV)/.demo ## the same services, staying up until Ctrl-C
 test-wheel: $(VENV)-wheel/.ready ## the built wheel, without src: unit tests and the core of the others
 	@TENANTRY_REQUIRE_SERVICES=1 $(VENV)-wheel/bin/python -m pytest --core -n $(JOBS) $(ARGS)
 
+test-lowest: $(VENV)-lowest/.ready ## the edges on the lowest versions that pyproject.toml names
+	@$(VENV)-lowest/bin/python -m pytest -n $(JOBS) -o filterwarnings= $(EDGES) $(ARGS)
+
 package: $(VENV)/.dev ## build the wheel and check it alone in fresh environments
 	@$(BIN)/python scripts/check_package.py $(ARGS)
 
@@ -92,6 +95,14 @@ $(VENV)/.dev: pyproject.toml
 
 $(VENV)/.bench: pyproject.toml
 	$(call INSTALL,benchmarks,-e ".[all]" --group test --group bench,$(VENV))
+
+# What stands on other packages; their own warnings are those of versions that were new then.
+EDGES = tests/integrations tests/test_resolvers.py tests/test_lookup.py tests/test_propagation.py tests/test_cli*.py
+
+$(VENV)-lowest/.ready: pyproject.toml scripts/lowest.py
+	@mkdir -p $(VENV)-lowest
+	@$(PYTHON) scripts/lowest.py > $(VENV)-lowest/lowest.txt
+	$(call INSTALL,the lowest versions,-e ".[all]" --group test -c $(VENV)-lowest/lowest.txt,$(VENV)-lowest)
 
 # Built anew each time: a wheel of yesterday's source would pass today.
 .PHONY: $(VENV)-wheel/.ready

@@ -218,7 +218,7 @@ def test_values_that_redis_py_does_not_send_stay_its_own_error(client: Any, valu
         client.set("acme:1", value)
 
 
-@pytest.mark.parametrize("value", [1, -5, 1.5, 10**30, "é", b"\xff", bytearray(b"x"), memoryview(b"y"), ""])
+@pytest.mark.parametrize("value", [1, -5, 1.5, 10**30, "é", b"\xff", memoryview(b"y"), ""])
 def test_values_arrive_as_without_the_guard(client: Any, plain: Any, value: Any) -> None:
     """What is sent is byte for byte what an unguarded client sends."""
     with tenant_scope("acme"):
