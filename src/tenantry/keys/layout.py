@@ -30,13 +30,14 @@ def use_layout(layout: Literal["plain", "tagged"]) -> None:
             keys of a tenant are in one slot. Source: https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/
 
     Raises:
-        KeySchemaError: There is no such layout; or the other one was chosen before, or a key was built.
+        KeySchemaError: There is no such layout; or one was chosen before, be it the same, or a key was
+            built.
     """
     global _layout, _is_chosen
     if layout not in (PLAIN, TAGGED):
         raise KeySchemaError(f"layout {shown(layout)}", None, 'there are two layouts, "plain" and "tagged"')
     with _lock:
-        if layout != _layout and (_is_frozen or _is_chosen):
+        if _is_frozen or _is_chosen:
             why = "keys were already built in it" if _is_frozen else "it was chosen before"
             raise KeySchemaError(
                 f"layout {layout!r}",
