@@ -1,6 +1,6 @@
 """Print the lowest version of everything that the package asks for, as constraints for an installer.
 
-    python scripts/lowest.py > lowest.txt && pip install -c lowest.txt ".[all]"
+python scripts/lowest.py > lowest.txt && pip install -c lowest.txt ".[all]"
 """
 
 from __future__ import annotations
