@@ -302,7 +302,7 @@ def test_empty_or_blank_secret_keys_are_refused(secret_keys):
             call()
 
 
-@pytest.mark.parametrize("secret_keys", [5, [5], [None], [[NEW]]], ids=ascii)
+@pytest.mark.parametrize("secret_keys", [5, [5], [None], [[NEW]], {NEW}, {NEW: 1}], ids=ascii)
 def test_secret_keys_of_other_types_are_refused(secret_keys):
     """The message names the type and never the key."""
     with pytest.raises(TypeError):

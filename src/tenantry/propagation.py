@@ -13,7 +13,7 @@ Edges for brokers use this module; to write one for another queue, two calls are
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence, Set
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -206,10 +206,12 @@ def normalize_secret_keys(secret_keys: SecretKeys | None) -> tuple[bytes, ...] |
 
     Raises:
         ValueError: The list is empty or a key is blank: signing that cannot work must not look switched on.
-        TypeError: A key is neither ``str`` nor ``bytes``.
+        TypeError: A key is neither ``str`` nor ``bytes``, or they come without an order, which rotation needs.
     """
     if secret_keys is None:
         return None
+    if isinstance(secret_keys, Set | Mapping):
+        raise TypeError(f"secret_keys are listed oldest first, which a {type(secret_keys).__name__} cannot tell")
     listed: Sequence[Any] = [secret_keys] if isinstance(secret_keys, str | bytes) else list(secret_keys)
     keys = tuple(_secret_key(key) for key in listed)
     if not keys:
