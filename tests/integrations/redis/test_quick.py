@@ -39,6 +39,28 @@ def test_quick_yes_is_a_yes_of_the_verdict(name: str, words: list[Any]) -> None:
         assert verdict(encode_all((name, *rest), utf8), "acme") is None or len(rest) != len(words)
 
 
+@given(
+    name=st.sampled_from(["XREAD", "XREADGROUP"]),
+    before=st.lists(
+        st.sampled_from(
+            [b"GROUP", "GROUP", "COUNT", b"BLOCK", "NOACK", "CLAIM", b"STREAMS", "streams", "g", 1]
+        ),
+        max_size=6,
+    ),
+    behind=st.lists(
+        st.sampled_from(["acme:1", "globex:1", "acme:2", ">", "0", 1, b"acme:1", "STREAMS"]), max_size=5
+    ),
+)
+def test_quick_reads_options_of_streams_as_the_verdict_does(
+    name: str, before: list[Any], behind: list[Any]
+) -> None:
+    """Wherever the word STREAMS stands: a group, a consumer or a key may be called so."""
+    args = (name, *before, "STREAMS", *behind)
+    with tenant_scope("acme"):
+        if QUICK.own_tenant(args):
+            assert verdict(encode_all(args, utf8), "acme") is None
+
+
 @pytest.mark.parametrize(
     "args",
     [
@@ -52,6 +74,9 @@ def test_quick_yes_is_a_yes_of_the_verdict(name: str, words: list[Any]) -> None:
         ("EVALSHA", "s", 1, "acme:1", "globex:1"),
         ("ZUNIONSTORE", "acme:d", 2, "acme:1", "acme:2"),
         ("MSETEX", 2, "acme:1", "globex:1", "acme:2", "x"),
+        ("XREAD", b"STREAMS", "acme:1", "$"),
+        ("XREADGROUP", b"GROUP", "g", "c", b"COUNT", 1, b"NOACK", b"STREAMS", "acme:1", "acme:2", ">", ">"),
+        ("XREADGROUP", "GROUP", "STREAMS", "STREAMS", "STREAMS", "acme:1", "globex:1"),
     ],
 )
 def test_quick_knows_the_ordinary_commands(args: tuple[Any, ...]) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from tenantry.context import get_state
-from tenantry.integrations.redis.rules import PLAIN_SPECS, Rule
+from tenantry.integrations.redis.rules import PLAIN_SPECS, XREAD_OPTIONS, Rule
 from tenantry.keys import tenant_prefix
 
 __all__ = ["OwnTenant", "Quick", "never"]
@@ -37,6 +37,11 @@ _SPANS: Final = {
     if "#" not in spec and name not in _ONLY
 }
 _COUNTED: Final = {name: _counted(spec) for name, spec in PLAIN_SPECS.items() if "#" in spec}
+# redis-py spells options as bytes in these two.
+_STREAMS: Final = {
+    name: XREAD_OPTIONS | {word.decode(): values for word, values in XREAD_OPTIONS.items()}
+    for name in ("XREAD", "XREADGROUP")
+}
 
 
 OwnTenant = Callable[[tuple[Any, ...]], str | None]
@@ -55,18 +60,19 @@ class Quick:
         own_tenant: From a command to the active tenant, if it certainly keeps to keys of that tenant.
     """
 
-    __slots__ = ("_counted", "_spans", "only", "own_tenant")
+    __slots__ = ("_counted", "_spans", "_streams", "only", "own_tenant")
 
     def __init__(self) -> None:
         self.only: Final = dict(_ONLY)
         self._spans: Final = dict(_SPANS)
         self._counted: Final = dict(_COUNTED)
-        self.own_tenant: Final = _own_tenant(self.only, self._spans, self._counted)
+        self._streams: Final = dict(_STREAMS)
+        self.own_tenant: Final = _own_tenant(self.only, self._spans, self._counted, self._streams)
 
     def declare(self, rules: Mapping[str, Rule]) -> None:
         """Leave to the verdict what was declared, unless that is a single key."""
         for name, rule in rules.items():
-            for known in (self.only, self._spans, self._counted):
+            for known in (self.only, self._spans, self._counted, self._streams):
                 known.pop(name.split()[0], None)
             if rule.only and " " not in name:
                 self.only[name] = rule.only
@@ -76,6 +82,7 @@ def _own_tenant(
     only: Mapping[str, int],
     spans: Mapping[str, tuple[slice, ...]],
     counted: Mapping[str, tuple[tuple[slice, ...], int, int]],
+    streams: Mapping[str, Mapping[str | bytes, int]],
 ) -> OwnTenant:
     """A closure, since it is called twice for every command."""
 
@@ -89,8 +96,10 @@ def _own_tenant(
         elif name in spans:
             prefix = tenant_prefix(tenant)
             own = all(_owns(args[span], prefix) for span in spans[name])
+        elif name in counted:
+            own = _owns_counted(args, counted[name], tenant_prefix(tenant))
         else:
-            own = name in counted and _owns_counted(args, counted[name], tenant_prefix(tenant))
+            own = name in streams and _owns_streams(args, streams[name], tenant_prefix(tenant))
         return tenant if own else None
 
     return own_tenant
@@ -113,3 +122,14 @@ def _owns_counted(args: tuple[Any, ...], counted: tuple[tuple[slice, ...], int, 
     return _owns(args[at + 1 : at + 1 + number * step : step], prefix) and all(
         _owns(args[span], prefix) for span in spans
     )
+
+
+def _owns_streams(args: tuple[Any, ...], options: Mapping[str | bytes, int], prefix: str) -> bool:
+    at = 1
+    while at < len(args) and (type(word := args[at]) is bytes or type(word) is str):
+        if word in options:
+            at += 1 + options[word]
+            continue
+        keys, odd = divmod(len(args) - at - 1, 2)
+        return word in (b"STREAMS", "STREAMS") and not odd and _owns(args[at + 1 : at + 1 + keys], prefix)
+    return False

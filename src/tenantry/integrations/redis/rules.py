@@ -17,6 +17,7 @@ from tenantry.integrations.redis._commands import COMMANDS
 __all__ = [
     "PLAIN_SPECS",
     "RULES",
+    "XREAD_OPTIONS",
     "Argv",
     "Claim",
     "Declaration",
@@ -174,16 +175,16 @@ def _is_no_pattern(word: bytes, pattern: bytes) -> bool:
     return pattern == b"#" if word == b"GET" else pattern.lower() == b"nosort"
 
 
-_XREAD_OPTIONS: Final = {b"BLOCK": 1, b"COUNT": 1, b"NOACK": 0, b"CLAIM": 1, b"GROUP": 2}
+XREAD_OPTIONS: Final = {b"BLOCK": 1, b"COUNT": 1, b"NOACK": 0, b"CLAIM": 1, b"GROUP": 2}
 
 
 def _xread(argv: Argv) -> Iterator[Claim]:
     """Options first: a group or consumer may be named STREAMS, which misleads the server's key specs."""
     position = 1
     while position < len(argv) and (word := argv[position].upper()) != b"STREAMS":
-        if word not in _XREAD_OPTIONS:
+        if word not in XREAD_OPTIONS:
             raise Unreadable(position, "it has an option that is not known")
-        position += 1 + _XREAD_OPTIONS[word]
+        position += 1 + XREAD_OPTIONS[word]
     streams = len(argv) - position - 1
     if streams < 2 or streams % 2:
         raise Unreadable(position, "STREAMS needs as many ids as keys")
