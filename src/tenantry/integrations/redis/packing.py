@@ -16,11 +16,12 @@ import redis.connection
 from redis.credentials import StreamingCredentialProvider
 from redis.utils import HIREDIS_AVAILABLE
 
-from tenantry.context import current_tenant_or_none, require_tenant
+from tenantry.context import current_tenant_or_none, get_state, require_tenant
 from tenantry.integrations.redis.encoding import Encode, encode_all, encoder, utf8
 from tenantry.integrations.redis.quick import Quick
 from tenantry.integrations.redis.rules import Argv, Rule
 from tenantry.integrations.redis.verdict import refuse, verdict
+from tenantry.keys import tenant_prefix
 
 __all__ = [
     "GuardedPacker",
@@ -163,10 +164,17 @@ def _careful_pack(
 
 
 def _quick_pack(pack_inner: Pack, quick: Quick, careful: Pack) -> Pack:
-    own_tenant = quick.own_tenant
+    """One key in plain text, the case that has to be quick, is judged here without a further call."""
+    own_tenant, only = quick.own_tenant, quick.only
 
     def pack(*args: Any) -> Any:
-        return careful(*args) if own_tenant(args) is None else pack_inner(*args)
+        at = only.get(args[0]) if args and type(args[0]) is str else None
+        if at is None or at >= len(args) or type(key := args[at]) is not str:
+            own = own_tenant(args) is not None
+        else:
+            tenant = get_state().tenant_id
+            own = tenant is not None and key.startswith(tenant_prefix(tenant))
+        return pack_inner(*args) if own else careful(*args)
 
     return pack
 
