@@ -13,7 +13,8 @@ Edges for brokers use this module; to write one for another queue, two calls are
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, MutableMapping, Sequence, Set
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Set as AbstractSet
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -210,8 +211,10 @@ def normalize_secret_keys(secret_keys: SecretKeys | None) -> tuple[bytes, ...] |
     """
     if secret_keys is None:
         return None
-    if isinstance(secret_keys, Set | Mapping):
-        raise TypeError(f"secret_keys are listed oldest first, which a {type(secret_keys).__name__} cannot tell")
+    if isinstance(secret_keys, AbstractSet | Mapping):
+        raise TypeError(
+            f"secret_keys are listed oldest first, which a {type(secret_keys).__name__} cannot tell"
+        )
     listed: Sequence[Any] = [secret_keys] if isinstance(secret_keys, str | bytes) else list(secret_keys)
     keys = tuple(_secret_key(key) for key in listed)
     if not keys:
