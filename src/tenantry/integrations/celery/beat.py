@@ -38,7 +38,7 @@ def _worker_starts(instance: Any, **_: Any) -> None:
 
 
 def _end_if_any(app: Any, schedule: Mapping[str, Any]) -> None:
-    refused = list(refused_entries(app, schedule))
+    refused = sorted(refused_entries(app, schedule))  # a scheduler holds them in no order
     if not refused:
         return
     for name, problem in refused:
