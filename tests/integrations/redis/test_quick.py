@@ -8,10 +8,13 @@ import pytest
 
 pytest.importorskip("redis")
 
+import redis
 from hypothesis import given
 from hypothesis import strategies as st
+from redis.connection import PythonRespSerializer
 
-from tenantry import tenant_scope
+from tenantry import CrossTenantError, NoTenantError, tenant_scope
+from tenantry.integrations.redis import guard
 from tenantry.integrations.redis.encoding import encode_all, utf8
 from tenantry.integrations.redis.quick import Quick
 from tenantry.integrations.redis.rules import RULES, declare
@@ -146,3 +149,23 @@ def test_quick_does_not_know_better_than_a_declaration() -> None:
         assert not quick.own_tenant(("MYMOD SUB", "globex:1", "acme:1")), "the packer splits it: position 1"
         assert not quick.own_tenant(("MYMOD.STATS", "acme:1"))
         assert not quick.own_tenant(("MGET", "x", "acme:1", "globex:1"))
+
+
+def _python_packer() -> Any:
+    """The packer of a guarded client's connection where hiredis is not used; no server is asked."""
+    encode = redis.Redis().connection_pool.get_encoder().encode
+    pool = redis.ConnectionPool(command_packer=PythonRespSerializer(6000, encode))
+    connection = guard(redis.Redis(connection_pool=pool)).connection_pool.make_connection()
+    return connection._command_packer
+
+
+@pytest.mark.parametrize("key", ["globex:1", "acme", "1", b"globex:1", "acmeglobex:1"])
+def test_python_packer_judges_one_key_by_itself(key) -> None:
+    """What reaches the packer past the call site is refused there."""
+    packer = _python_packer()
+    with tenant_scope("acme"):
+        assert b"".join(packer.pack("GET", "acme:1")) == b"*2\r\n$3\r\nGET\r\n$6\r\nacme:1\r\n"
+        with pytest.raises(CrossTenantError, match="argument 1"):
+            packer.pack("GET", key)
+    with pytest.raises(NoTenantError, match="GET"):
+        packer.pack("GET", "acme:1")
