@@ -2,150 +2,103 @@
 
     python scripts/mutate.py --tests tests/keys tests/test_ids.py -- src/tenantry/ids.py src/tenantry/keys
 
-Each mutant is served from memory to a forked child that runs the tests until the first failure, so a
-run costs no start-up. Exit status 0 if at least ``--least`` per cent were killed. The survivors are
-listed with their place; ``# pragma: no mutate`` on a line takes it out.
+The tests are collected once and run once as they are, to learn which of them reach which line. A mutant
+inside a function is then swapped into the functions of a forked child, which runs the tests that reach its
+line, the fastest first, until one fails. What runs while modules are imported cannot be swapped: such a
+mutant is served to a child that imports it anew, and so is one that its own tests let pass where the line
+also ran during the collection. Needs CPython 3.12 (``sys.monitoring``). Exit status 0 if at least
+``--least`` per cent were killed; the survivors are listed with their places.
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
-import copy
+import gc
+import importlib
 import importlib.abc
 import importlib.util
 import os
+import pickle
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from importlib.machinery import ModuleSpec
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, FunctionType, ModuleType
+from typing import Any
+
+import pytest
+from mutants import mutants
 
 SRC = Path("src")
-COMPARE = {
-    ast.Eq: ast.NotEq, ast.NotEq: ast.Eq, ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt,
-    ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn, ast.NotIn: ast.In,
-}  # fmt: skip
-ARITHMETIC = {
-    ast.Add: ast.Sub,
-    ast.Sub: ast.Add,
-    ast.Mult: ast.Add,
-    ast.BitAnd: ast.BitOr,
-    ast.BitOr: ast.BitAnd,
-}
+PLUGINS = ("pytest_asyncio.plugin", "pytest_timeout", "anyio.pytest_plugin", "_hypothesis_pytestplugin")
+OPTIONS = ["-q", "-p", "no:cacheprovider", "-o", "addopts=--import-mode=importlib", "-o", "timeout=60"]
+#: Seconds that a mutant gets beyond five times what its tests take; then it counts as killed.
+GRACE = 15.0
+#: The tests' own exit status when all passed, one failed, or the harness did.
+PASSED, KILLED, BROKEN = 0, 1, 3
 
 
-def variants(node: ast.AST) -> Iterator[tuple[str, ast.AST | None]]:  # noqa: C901 - one case a kind of node
-    """Yield (what, replacement) for each way to break ``node``; ``None`` deletes a statement."""
-    match node:
-        case ast.Compare(ops=[op]) if type(op) in COMPARE:
-            new = copy.deepcopy(node)
-            new.ops = [COMPARE[type(op)]()]
-            yield f"{type(op).__name__} -> {type(new.ops[0]).__name__}", new
-        case ast.BoolOp(op=op, values=values):
-            new = copy.deepcopy(node)
-            new.op = ast.Or() if isinstance(op, ast.And) else ast.And()
-            yield "and <-> or", new
-            for index in range(len(values)):
-                rest = [copy.deepcopy(value) for at, value in enumerate(values) if at != index]
-                yield (
-                    f"operand {index} dropped",
-                    rest[0] if len(rest) == 1 else ast.BoolOp(copy.deepcopy(op), rest),
-                )
-        case ast.UnaryOp(op=ast.Not(), operand=operand):
-            yield "not dropped", copy.deepcopy(operand)
-        case ast.BinOp(op=op) if type(op) in ARITHMETIC:
-            new = copy.deepcopy(node)
-            new.op = ARITHMETIC[type(op)]()
-            yield f"{type(op).__name__} -> {type(new.op).__name__}", new
-        case ast.Constant(value=bool(value)):
-            yield f"{value} -> {not value}", ast.Constant(not value)
-        case ast.Constant(value=int(value)):
-            yield f"{value} -> {value + 1}", ast.Constant(value + 1)
-        case ast.If(test=test) | ast.IfExp(test=test) | ast.While(test=test):
-            for value in (True, False):
-                if isinstance(node, ast.While) and value:
-                    continue
-                new = copy.copy(node)
-                new.test = ast.copy_location(ast.Constant(value), test)
-                yield f"condition -> {value}", new
-        case ast.Return(value=value) if value is not None and not (
-            isinstance(value, ast.Constant) and value.value is None
-        ):
-            yield "return None", ast.Return(ast.Constant(None))
-        case ast.Raise() | ast.Assign() | ast.AugAssign() | ast.Delete():
-            yield f"{type(node).__name__} deleted", None
-        case ast.Expr(value=ast.Call() | ast.Await()):
-            yield "call deleted", None
+@dataclass
+class Seen:
+    """What the run without a mutant showed: seconds of each test, and the lines of each file that it reached."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    lines: dict[str, set[tuple[str, int]]] = field(default_factory=dict)
+    imported: set[tuple[str, int]] = field(default_factory=set)
+    failed: list[str] = field(default_factory=list)
+
+    def reaching(self, place: tuple[str, int]) -> list[str]:
+        """The tests that reach a line, the fastest first."""
+        return sorted((test for test, lines in self.lines.items() if place in lines), key=self.seconds.get)  # type: ignore[arg-type]
+
+    def limit(self, tests: Sequence[str]) -> float:
+        return GRACE + 5 * sum(self.seconds[test] for test in tests)
 
 
-class Mutator(ast.NodeTransformer):
-    """Apply the mutation with the number ``target``, counting in the order of the walk."""
+class Recorder:
+    """Notes which lines of the watched files run."""
 
-    def __init__(self, target: int, skipped: set[int]) -> None:
-        self.target, self.skipped = target, skipped
-        self.seen = -1
-        self.applied: tuple[int, str] | None = None
+    def __init__(self, watched: set[str]) -> None:
+        self.watched = watched
+        self.current: set[tuple[str, int]] = set()
+        tool = sys.monitoring.COVERAGE_ID
+        sys.monitoring.use_tool_id(tool, "mutate")
+        sys.monitoring.register_callback(tool, sys.monitoring.events.LINE, self._line)
+        sys.monitoring.set_events(tool, sys.monitoring.events.LINE)
 
-    def visit(self, node: ast.AST) -> ast.AST:
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
-            return node
-        if (
-            isinstance(node, ast.Assign)
-            and isinstance(node.targets[0], ast.Name)
-            and node.targets[0].id == "__all__"
-        ):
-            return node
-        if isinstance(node, ast.AnnAssign):
-            if node.value is not None:
-                node.value = self.visit(node.value)  # type: ignore[assignment]
-            return node
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            node.args.defaults = [self.visit(default) for default in node.args.defaults]  # type: ignore[misc]
-            node.body = [self.visit(statement) for statement in node.body]  # type: ignore[misc]
-            return node
-        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
-            return node
-        if getattr(node, "lineno", None) not in self.skipped:
-            for what, replacement in variants(node):
-                self.seen += 1
-                if self.seen == self.target:
-                    self.applied = (getattr(node, "lineno", 0), what)
-                    return ast.copy_location(replacement or ast.Pass(), node)
-        return self.generic_visit(node)
+    def _line(self, code: CodeType, line: int) -> object:
+        if code.co_filename in self.watched:
+            self.current.add((code.co_filename, line))
+        return sys.monitoring.DISABLE
 
+    def begin(self) -> set[tuple[str, int]]:
+        self.current = set()
+        sys.monitoring.restart_events()
+        return self.current
 
-def mutants(path: Path) -> Iterator[tuple[int, str, ast.Module]]:
-    """Yield (line, what, tree) for every mutant of a file."""
-    source = path.read_text()
-    skipped = {number for number, line in enumerate(source.splitlines(), 1) if "pragma: no mutate" in line}
-    target = 0
-    while True:
-        mutator = Mutator(target, skipped)
-        tree = mutator.visit(ast.parse(source))
-        if mutator.applied is None:
-            return
-        yield (*mutator.applied, ast.fix_missing_locations(tree))
-        target += 1
+    @staticmethod
+    def stop() -> None:
+        sys.monitoring.set_events(sys.monitoring.COVERAGE_ID, 0)
+        sys.monitoring.free_tool_id(sys.monitoring.COVERAGE_ID)
 
 
 class Served(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     """Serve one module from a changed tree."""
 
-    def __init__(self, name: str, path: Path, tree: ast.Module) -> None:
-        self.name, self.path, self.tree = name, path, tree
+    def __init__(self, path: Path, tree: ast.Module) -> None:
+        self.name, self.path, self.tree = module_name(path), path, tree
 
     def find_spec(self, fullname: str, path: object, target: object = None) -> ModuleSpec | None:
         if fullname != self.name:
             return None
-        is_package = self.path.name == "__init__.py"
+        inner = [str(self.path.parent)] if self.path.name == "__init__.py" else None
         return importlib.util.spec_from_file_location(
-            fullname,
-            self.path,
-            loader=self,
-            submodule_search_locations=[str(self.path.parent)] if is_package else None,
+            fullname, self.path, loader=self, submodule_search_locations=inner
         )
 
     def exec_module(self, module: ModuleType) -> None:
@@ -153,45 +106,293 @@ class Served(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 
 def module_name(path: Path) -> str:
-    parts = path.relative_to(SRC).with_suffix("").parts
+    parts = path.relative_to(SRC.resolve()).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def run_tests(tests: Sequence[str], options: Sequence[str]) -> int:
-    import pytest
+# --- swapping ----------------------------------------------------------------------------------------
 
-    sys.path.insert(0, str(SRC))
-    return int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-p", "no:randomly", *options, *tests]))
+Key = tuple[str, str, int]
 
 
-def child(path: Path, tree: ast.Module, tests: Sequence[str], options: Sequence[str]) -> None:
-    os.setsid()
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 1)
-    os.dup2(null, 2)
-    sys.meta_path.insert(0, Served(module_name(path), path, tree))
-    try:
-        code = run_tests(tests, options)
-    except BaseException:  # noqa: BLE001 - whatever ends the tests kills the mutant
-        code = 1
-    os._exit(min(code, 100))
+def codes(code: CodeType) -> Iterator[tuple[Key, CodeType]]:
+    """Every code object in a module's, under its file, qualified name and first line."""
+    yield (code.co_filename, code.co_qualname, code.co_firstlineno), code
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from codes(constant)
 
 
-def is_killed(
-    path: Path, tree: ast.Module, tests: Sequence[str], options: Sequence[str], timeout: float
-) -> bool:
+def own(code: CodeType) -> tuple[Any, ...]:
+    """What a code object does itself, whatever the ones inside it do."""
+    constants = tuple(("code", c.co_qualname) if isinstance(c, CodeType) else c for c in code.co_consts)
+    return code.co_code, repr(constants), code.co_names, code.co_varnames
+
+
+def live(watched: set[str]) -> dict[Key, list[FunctionType]]:
+    """Every function of the watched files that exists, under the key of its code."""
+    found: dict[Key, list[FunctionType]] = defaultdict(list)
+    for thing in gc.get_objects():
+        if type(thing) is FunctionType and thing.__code__.co_filename in watched:
+            code = thing.__code__
+            found[code.co_filename, code.co_qualname, code.co_firstlineno].append(thing)
+    return found
+
+
+def swaps(
+    original: CodeType, mutant: CodeType, functions: dict[Key, list[FunctionType]]
+) -> list[tuple[FunctionType, CodeType]] | None:
+    """The functions to change and their new code; ``None`` if importing the module does something else."""
+    before, after = dict(codes(original)), dict(codes(mutant))
+    if before.keys() != after.keys():
+        return None
+    found: list[tuple[FunctionType, CodeType]] = []
+    for key, code in after.items():
+        if code == before[key]:
+            continue
+        is_function = code.co_flags & 1  # CO_OPTIMIZED: neither a module nor the body of a class
+        if not is_function:
+            if own(code) != own(before[key]):
+                return None
+            continue
+        for function in functions.get(key, ()):
+            if function.__code__.co_freevars != code.co_freevars:
+                return None
+            found.append((function, code))
+    return found or None
+
+
+# --- judging -----------------------------------------------------------------------------------------
+
+
+def in_child(work: Callable[[], int], seconds: float) -> int:
+    """Fork, run, and return the status; a child that takes too long is killed, and so is what it left."""
     pid = os.fork()
     if pid == 0:
-        child(path, tree, tests, options)
-    deadline = time.monotonic() + timeout
-    while time.monotonic() < deadline:
-        done, status = os.waitpid(pid, os.WNOHANG)
+        try:
+            os.setsid()
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, 1)
+            os.dup2(null, 2)
+            status = work()
+        except BaseException:  # noqa: BLE001 - whatever ends the tests kills the mutant
+            status = KILLED
+        os._exit(status)
+    status, deadline = None, time.monotonic() + seconds
+    while status is None and time.monotonic() < deadline:
+        done, waited = os.waitpid(pid, os.WNOHANG)
         if done:
-            return status != 0
-        time.sleep(0.02)
-    os.killpg(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
-    return True
+            status = waited
+        else:
+            time.sleep(0.002)
+    with_children_of(pid)
+    if status is None:
+        os.waitpid(pid, 0)
+        return KILLED
+    return os.waitstatus_to_exitcode(status)
+
+
+def with_children_of(pid: int) -> None:
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+
+
+class Session:
+    """A pytest plugin that runs ``work`` in place of the tests once they are collected."""
+
+    def __init__(self, work: Callable[[pytest.Session], int]) -> None:
+        self.work = work
+        self.status = BROKEN
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        if session.testsfailed:
+            raise session.Interrupted("the tests cannot be collected")
+        self.status = self.work(session)
+        return True
+
+
+def run(session: pytest.Session, items: Sequence[pytest.Item]) -> int:
+    """Run these tests until the first failure."""
+    for item, following in zip(items, [*items[1:], None], strict=True):
+        item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+        if session.testsfailed:
+            session._setupstate.teardown_exact(None)
+            return KILLED
+    return PASSED
+
+
+def collect(tests: Sequence[str], options: Sequence[str], work: Callable[[pytest.Session], int]) -> int:
+    plugin = Session(work)
+    loaded = [word for name in PLUGINS if importlib.util.find_spec(name.split(".")[0]) for word in ("-p", name)]
+    pytest.main([*OPTIONS, *loaded, *options, *tests], plugins=[plugin])
+    return plugin.status
+
+
+@dataclass
+class Mutant:
+    path: Path
+    line: int
+    what: str
+    tree: ast.Module
+
+    @property
+    def place(self) -> tuple[str, int]:
+        return str(self.path), self.line
+
+    def __str__(self) -> str:
+        return f"{self.path.relative_to(Path.cwd())}:{self.line}: {self.what}"
+
+
+class Warm:
+    """The process that has everything imported: it watches the tests once, then swaps mutants."""
+
+    def __init__(self, paths: Sequence[Path], every: int, tell: Callable[[object], None]) -> None:
+        self.paths, self.every, self.tell = paths, every, tell
+        self.watched = {str(path) for path in paths}
+        self.recorder = Recorder(self.watched)
+        for path in paths:
+            importlib.import_module(module_name(path))
+
+    def __call__(self, session: pytest.Session) -> int:
+        seen = self._watch(session)
+        self.recorder.stop()
+        self.tell(seen)
+        if seen.failed:
+            return BROKEN
+        items = {item.nodeid: item for item in session.items}
+        functions = live(self.watched)
+        for path in self.paths:
+            original = compile(path.read_text(), str(path), "exec", dont_inherit=True)
+            swappable = self._swaps_alone(session, original, functions)
+            for number, (line, what, tree) in enumerate(mutants(path)):
+                if number % self.every == 0:
+                    mutant = Mutant(path, line, what, tree)
+                    changed = swappable and self._swaps(original, mutant, functions)
+                    self.tell((number, self._verdict(session, mutant, changed or None, seen, items)))
+        return PASSED
+
+    def _watch(self, session: pytest.Session) -> Seen:
+        seen = Seen(imported=self.recorder.current)
+        read, write = os.pipe()
+
+        def watched() -> int:
+            for item, following in zip(session.items, [*session.items[1:], None], strict=True):
+                lines, failed, began = self.recorder.begin(), session.testsfailed, time.monotonic()
+                item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+                seen.seconds[item.nodeid] = time.monotonic() - began
+                seen.lines[item.nodeid] = lines
+                if session.testsfailed > failed:
+                    seen.failed.append(item.nodeid)
+            with os.fdopen(write, "wb") as pipe:
+                pickle.dump(seen, pipe)
+            return PASSED
+
+        pid = os.fork()
+        if pid == 0:
+            os.close(read)
+            try:
+                os._exit(watched())
+            finally:
+                sys.excepthook(*sys.exc_info())
+                os._exit(BROKEN)
+        os.close(write)
+        with os.fdopen(read, "rb") as pipe:
+            seen = pickle.load(pipe)
+        os.waitpid(pid, 0)
+        return seen
+
+    def _swaps_alone(self, session: pytest.Session, original: CodeType, functions: Any) -> bool:
+        """Whether the tests pass with every function's code replaced by its like: some look at the code itself."""
+        like = [(function, code) for key, code in codes(original) for function in functions.get(key, ())]
+
+        def swapped() -> int:
+            for function, code in like:
+                function.__code__ = code.replace()
+            return run(session, session.items)
+
+        return in_child(swapped, 600) == PASSED
+
+    @staticmethod
+    def _swaps(original: CodeType, mutant: Mutant, functions: Any) -> Any:
+        return swaps(original, compile(mutant.tree, str(mutant.path), "exec", dont_inherit=True), functions)
+
+    @staticmethod
+    def _verdict(session: pytest.Session, mutant: Mutant, changed: Any, seen: Seen, items: Any) -> str:
+        """``killed``, ``survived``, or ``again``: to be judged by a child that imports it."""
+        if changed is None:
+            return "again"
+        reaching = seen.reaching(mutant.place)
+
+        def swapped() -> int:
+            for function, code in changed:
+                function.__code__ = code
+            return run(session, [items[test] for test in reaching])
+
+        if reaching and in_child(swapped, seen.limit(reaching)) != PASSED:
+            return "killed"
+        return "again" if mutant.place in seen.imported else "survived"
+
+
+class Judge:
+    """The process that has imported nothing of the library: it keeps count, and serves what cannot be swapped."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self.tests, self.options = arguments.tests, arguments.options.split()
+        self.every = arguments.every
+        self.paths = [path.resolve() for path in files(arguments.paths)]
+
+    def verdicts(self) -> Iterator[tuple[Mutant, bool]]:
+        told = self._warm()
+        seen = next(told, None)
+        if not isinstance(seen, Seen) or seen.failed:
+            why = seen.failed if isinstance(seen, Seen) else "they cannot be collected"
+            sys.exit(f"the tests fail on the source as it is; a mutation run would prove nothing: {why}")
+        for path in self.paths:
+            for number, (line, what, tree) in enumerate(mutants(path)):
+                if number % self.every:
+                    continue
+                told_number, verdict = next(told)
+                assert told_number == number
+                mutant = Mutant(path, line, what, tree)
+                yield mutant, verdict == "killed" or (verdict == "again" and self._served(mutant, seen))
+
+    def _warm(self) -> Iterator[Any]:
+        read, write = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            os.close(read)
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            pipe = os.fdopen(write, "wb", buffering=0)
+            try:
+                collect(
+                    self.tests, self.options, Warm(self.paths, self.every, lambda it: pipe.write(pickle.dumps(it)))
+                )
+            finally:
+                os._exit(0)
+        os.close(write)
+        with os.fdopen(read, "rb") as pipe:
+            try:
+                while True:
+                    yield pickle.load(pipe)
+            except EOFError:
+                pass
+            finally:
+                os.waitpid(pid, 0)
+
+    def _served(self, mutant: Mutant, seen: Seen) -> bool:
+        reaching = set(seen.reaching(mutant.place))
+
+        def served() -> int:
+            sys.meta_path.insert(0, Served(mutant.path, mutant.tree))
+            order = lambda item: (item.nodeid not in reaching, seen.seconds.get(item.nodeid, 0.0))  # noqa: E731
+            return collect(
+                self.tests, self.options, lambda session: run(session, sorted(session.items, key=order))
+            )
+
+        return in_child(served, seen.limit(list(seen.seconds))) != PASSED
 
 
 def files(paths: Sequence[str]) -> Iterator[Path]:
@@ -206,37 +407,26 @@ def main() -> int:
     parser.add_argument("--tests", nargs="+", required=True)
     parser.add_argument("--options", default="", help="further options of pytest, in one text")
     parser.add_argument("--least", type=float, default=95.0, help="per cent that have to be killed")
-    parser.add_argument(
-        "--timeout", type=float, default=120.0, help="seconds after which a mutant counts as killed"
-    )
     parser.add_argument("--every", type=int, default=1, help="judge every Nth mutant only: a sample")
     parser.add_argument("paths", nargs="+")
     arguments = parser.parse_args()
-    options = arguments.options.split()
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(SRC.resolve()), os.environ.get("PYTHONPATH")]))
+    sys.path[:0] = [str(Path.cwd()), str(SRC.resolve())]
     import hypothesis  # noqa: F401 - imported once here, not in every child
-    import pytest  # noqa: F401
 
-    for path in files(arguments.paths):
-        if is_killed(path, ast.parse(path.read_text()), arguments.tests, options, arguments.timeout):
-            print(f"the tests fail on {path} as it is; a mutation run would prove nothing", file=sys.stderr)
-            return 2
-    total = killed = seen = 0
-    survivors: list[str] = []
-    for path in files(arguments.paths):
-        for line, what, tree in mutants(path):
-            seen += 1
-            if seen % arguments.every:
-                continue
-            total += 1
-            if is_killed(path, tree, arguments.tests, options, arguments.timeout):
-                killed += 1
-                continue
-            survivors.append(f"{path}:{line}: {what}")
-            print(f"survived: {survivors[-1]}", flush=True)
-        print(f"{path}: {killed} of {total} killed so far", flush=True)
-    share = 100 * killed / total if total else 0.0
-    print(f"{killed} of {total} mutants killed, {share:.1f} %; {len(survivors)} survived")
-    return 0 if share >= arguments.least else 1
+    total: dict[Path, int] = defaultdict(int)
+    killed: dict[Path, int] = defaultdict(int)
+    for mutant, was_killed in Judge(arguments).verdicts():
+        total[mutant.path] += 1
+        killed[mutant.path] += was_killed
+        if not was_killed:
+            print(f"survived: {mutant}", flush=True)
+    for path in total:
+        print(f"{path.relative_to(Path.cwd())}: {killed[path]} of {total[path]}")
+    share = 100 * sum(killed.values()) / max(1, sum(total.values()))
+    print(f"{sum(killed.values())} of {sum(total.values())} mutants killed, {share:.1f} %")
+    return 0 if total and share >= arguments.least else 1
 
 
 if __name__ == "__main__":
