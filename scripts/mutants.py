@@ -1,4 +1,4 @@
-"""The ways to break a file of source: one syntax tree for each, with the line and a name for what changed.
+"""The ways to break a file of source: one syntax tree for each, with its lines and a name for what changed.
 
 ``# pragma: no mutate`` on a line takes it out.
 """
@@ -14,8 +14,6 @@ COMPARE = {
     ast.Eq: ast.NotEq, ast.NotEq: ast.Eq, ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt,
     ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn, ast.NotIn: ast.In,
 }  # fmt: skip
-#: Assigned for tools and for the size of objects: no test of behaviour can notice.
-UNSEEN = {"__all__", "__slots__"}
 ARITHMETIC = {
     ast.Add: ast.Sub,
     ast.Sub: ast.Add,
@@ -75,16 +73,10 @@ class Mutator(ast.NodeTransformer):
     def __init__(self, target: int, skipped: set[int]) -> None:
         self.target, self.skipped = target, skipped
         self.seen = -1
-        self.applied: tuple[int, str] | None = None
+        self.applied: tuple[range, str] | None = None
 
     def visit(self, node: ast.AST) -> ast.AST:
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
-            return node
-        if (
-            isinstance(node, ast.Assign)
-            and isinstance(node.targets[0], ast.Name)
-            and node.targets[0].id in UNSEEN
-        ):
+        if is_unseen(node):
             return node
         if isinstance(node, ast.AnnAssign):
             if node.value is not None:
@@ -94,19 +86,35 @@ class Mutator(ast.NodeTransformer):
             node.args.defaults = [self.visit(default) for default in node.args.defaults]  # type: ignore[misc]
             node.body = [self.visit(statement) for statement in node.body]  # type: ignore[misc]
             return node
-        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "not TYPE_CHECKING":
+            node.body = [self.visit(statement) for statement in node.body]  # type: ignore[misc]
             return node
         if getattr(node, "lineno", None) not in self.skipped:
             for what, replacement in variants(node):
                 self.seen += 1
                 if self.seen == self.target:
-                    self.applied = (getattr(node, "lineno", 0), what)
+                    last = node.test if isinstance(node, ast.If | ast.While) else node
+                    self.applied = range(node.lineno, last.end_lineno + 1), what  # type: ignore[attr-defined]
                     return ast.copy_location(replacement or ast.Pass(), node)
         return self.generic_visit(node)
 
 
-def mutants(path: Path) -> Iterator[tuple[int, str, ast.Module]]:
-    """Yield (line, what, tree) for every mutant of a file."""
+def is_unseen(node: ast.AST) -> bool:
+    """Tell whether no test of behaviour could notice a change: documentation, and what only tools read."""
+    match node:
+        case ast.Expr(value=ast.Constant()):
+            return True
+        case ast.Assign(targets=[ast.Name(id="__all__" | "__slots__")]):
+            return True
+        case ast.If(test=ast.Name(id="TYPE_CHECKING")):
+            return True
+        case ast.keyword(arg="strict"):  # of zip: a claim, not a choice
+            return True
+    return False
+
+
+def mutants(path: Path) -> Iterator[tuple[range, str, ast.Module]]:
+    """Yield (lines, what, tree) for every mutant of a file."""
     source = path.read_text()
     skipped = {number for number, line in enumerate(source.splitlines(), 1) if "pragma: no mutate" in line}
     target = 0

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
 import gc
 import importlib
 import importlib.abc
@@ -52,9 +53,11 @@ class Seen:
     imported: set[tuple[str, int]] = field(default_factory=set)
     failed: list[str] = field(default_factory=list)
 
-    def reaching(self, place: tuple[str, int]) -> list[str]:
-        """The tests that reach a line, the fastest first."""
-        return sorted((test for test, lines in self.lines.items() if place in lines), key=self.seconds.get)  # type: ignore[arg-type]
+    def reaching(self, places: set[tuple[str, int]]) -> list[str]:
+        """The tests that reach one of these lines, the fastest first."""
+        return sorted(
+            (test for test, lines in self.lines.items() if places & lines), key=self.seconds.__getitem__
+        )
 
     def limit(self, tests: Sequence[str]) -> float:
         return GRACE + 5 * sum(self.seconds[test] for test in tests)
@@ -193,10 +196,8 @@ def in_child(work: Callable[[], int], seconds: float) -> int:
 
 
 def with_children_of(pid: int) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
 
 
 class Session:
@@ -226,7 +227,9 @@ def run(session: pytest.Session, items: Sequence[pytest.Item]) -> int:
 
 def collect(tests: Sequence[str], options: Sequence[str], work: Callable[[pytest.Session], int]) -> int:
     plugin = Session(work)
-    loaded = [word for name in PLUGINS if importlib.util.find_spec(name.split(".")[0]) for word in ("-p", name)]
+    loaded = [
+        word for name in PLUGINS if importlib.util.find_spec(name.split(".")[0]) for word in ("-p", name)
+    ]
     pytest.main([*OPTIONS, *loaded, *options, *tests], plugins=[plugin])
     return plugin.status
 
@@ -234,16 +237,16 @@ def collect(tests: Sequence[str], options: Sequence[str], work: Callable[[pytest
 @dataclass
 class Mutant:
     path: Path
-    line: int
+    lines: range
     what: str
     tree: ast.Module
 
     @property
-    def place(self) -> tuple[str, int]:
-        return str(self.path), self.line
+    def places(self) -> set[tuple[str, int]]:
+        return {(str(self.path), line) for line in self.lines}
 
     def __str__(self) -> str:
-        return f"{self.path.relative_to(Path.cwd())}:{self.line}: {self.what}"
+        return f"{self.path.relative_to(Path.cwd())}:{self.lines[0]}: {self.what}"
 
 
 class Warm:
@@ -267,9 +270,9 @@ class Warm:
         for path in self.paths:
             original = compile(path.read_text(), str(path), "exec", dont_inherit=True)
             swappable = self._swaps_alone(session, original, functions)
-            for number, (line, what, tree) in enumerate(mutants(path)):
+            for number, (lines, what, tree) in enumerate(mutants(path)):
                 if number % self.every == 0:
-                    mutant = Mutant(path, line, what, tree)
+                    mutant = Mutant(path, lines, what, tree)
                     changed = swappable and self._swaps(original, mutant, functions)
                     self.tell((number, self._verdict(session, mutant, changed or None, seen, items)))
         return PASSED
@@ -324,16 +327,18 @@ class Warm:
         """``killed``, ``survived``, or ``again``: to be judged by a child that imports it."""
         if changed is None:
             return "again"
-        reaching = seen.reaching(mutant.place)
+        reaching = seen.reaching(mutant.places)
+        if not reaching:
+            return "again"
 
         def swapped() -> int:
             for function, code in changed:
                 function.__code__ = code
             return run(session, [items[test] for test in reaching])
 
-        if reaching and in_child(swapped, seen.limit(reaching)) != PASSED:
+        if in_child(swapped, seen.limit(reaching)) != PASSED:
             return "killed"
-        return "again" if mutant.place in seen.imported else "survived"
+        return "again" if mutant.places & seen.imported else "survived"
 
 
 class Judge:
@@ -351,12 +356,12 @@ class Judge:
             why = seen.failed if isinstance(seen, Seen) else "they cannot be collected"
             sys.exit(f"the tests fail on the source as it is; a mutation run would prove nothing: {why}")
         for path in self.paths:
-            for number, (line, what, tree) in enumerate(mutants(path)):
+            for number, (lines, what, tree) in enumerate(mutants(path)):
                 if number % self.every:
                     continue
                 told_number, verdict = next(told)
                 assert told_number == number
-                mutant = Mutant(path, line, what, tree)
+                mutant = Mutant(path, lines, what, tree)
                 yield mutant, verdict == "killed" or (verdict == "again" and self._served(mutant, seen))
 
     def _warm(self) -> Iterator[Any]:
@@ -366,9 +371,15 @@ class Judge:
             os.close(read)
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             pipe = os.fdopen(write, "wb", buffering=0)
+
+            def tell(what: object) -> None:
+                pipe.write(pickle.dumps(what))
+
             try:
                 collect(
-                    self.tests, self.options, Warm(self.paths, self.every, lambda it: pipe.write(pickle.dumps(it)))
+                    self.tests,
+                    self.options,
+                    Warm(self.paths, self.every, tell),
                 )
             finally:
                 os._exit(0)
@@ -383,7 +394,7 @@ class Judge:
                 os.waitpid(pid, 0)
 
     def _served(self, mutant: Mutant, seen: Seen) -> bool:
-        reaching = set(seen.reaching(mutant.place))
+        reaching = set(seen.reaching(mutant.places))
 
         def served() -> int:
             sys.meta_path.insert(0, Served(mutant.path, mutant.tree))
@@ -411,7 +422,9 @@ def main() -> int:
     parser.add_argument("paths", nargs="+")
     arguments = parser.parse_args()
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(SRC.resolve()), os.environ.get("PYTHONPATH")]))
+    os.environ["PYTHONPATH"] = os.pathsep.join(
+        filter(None, [str(SRC.resolve()), os.environ.get("PYTHONPATH")])
+    )
     sys.path[:0] = [str(Path.cwd()), str(SRC.resolve())]
     import hypothesis  # noqa: F401 - imported once here, not in every child
 
