@@ -3,8 +3,8 @@
     python scripts/mutate.py --tests tests/keys tests/test_ids.py -- src/tenantry/ids.py src/tenantry/keys
 
 The tests are collected once and run once as they are, to learn which of them reach which line. A mutant
-inside a function is then swapped into the functions of a forked child, which runs the tests that reach its
-line, the fastest first, until one fails. What runs while modules are imported cannot be swapped: such a
+inside a function is then swapped into the functions of a forked child, which runs the tests until one
+fails, first those that reach its line. What runs while modules are imported cannot be swapped: such a
 mutant is served to a child that imports it anew, and so is one that its own tests let pass where the line
 also ran during the collection. Needs CPython 3.12 (``sys.monitoring``). Exit status 0 if at least
 ``--least`` per cent were killed; the survivors are listed with their places.
@@ -327,16 +327,16 @@ class Warm:
         """``killed``, ``survived``, or ``again``: to be judged by a child that imports it."""
         if changed is None:
             return "again"
+        # The rest too: what a test does in a process that it forks was not watched.
         reaching = seen.reaching(mutant.places)
-        if not reaching:
-            return "again"
+        order = [*reaching, *(test for test in seen.seconds if test not in set(reaching))]
 
         def swapped() -> int:
             for function, code in changed:
                 function.__code__ = code
-            return run(session, [items[test] for test in reaching])
+            return run(session, [items[test] for test in order])
 
-        if in_child(swapped, seen.limit(reaching)) != PASSED:
+        if in_child(swapped, seen.limit(order)) != PASSED:
             return "killed"
         return "again" if mutant.places & seen.imported else "survived"
 

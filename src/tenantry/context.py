@@ -14,7 +14,7 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar, Token
-from typing import TYPE_CHECKING, Final, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Final, NoReturn, TypeAlias, TypeVar
 
 from tenantry.errors import NoTenantError, ScopeOrderError, TenantConflictError
 from tenantry.frames import GENERATOR, get_frame, refuse_generator_frame
@@ -41,7 +41,7 @@ __all__ = [
 
 _T = TypeVar("_T")
 _F = TypeVar("_F", bound=Callable[..., object])
-ScopeHook = Callable[[TenantId], "AbstractContextManager[object]"]
+ScopeHook: TypeAlias = Callable[[TenantId], "AbstractContextManager[object]"]
 
 NEVER_SET: Final = "never set"
 EXPLICITLY_NONE: Final = "explicitly none"

@@ -16,7 +16,7 @@ import re
 from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from collections.abc import Set as AbstractSet
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from tenantry.context import current_tenant_or_none, require_tenant
 from tenantry.errors import (
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["HEADER", "extract", "inject"]
 
-SecretKeys = str | bytes | Sequence[str | bytes]
+SecretKeys: TypeAlias = str | bytes | Sequence[str | bytes]
 
 HEADER: Final = "tenantry"
 """Name of the header."""

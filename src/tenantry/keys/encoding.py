@@ -68,7 +68,7 @@ def _text_of(value: object) -> str | None:
         try:
             return int.__repr__(value)
         except ValueError:  # more digits than sys.get_int_max_str_digits allows, so longer than MAX_BYTES too
-            return "0" * (MAX_BYTES + 1)
+            return "0" * MAX_BYTES + "0"
     return exact_text(value)
 
 

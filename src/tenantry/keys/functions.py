@@ -10,11 +10,11 @@ from __future__ import annotations
 from functools import update_wrapper
 from itertools import cycle
 from types import FunctionType
-from typing import TYPE_CHECKING, Any, Final, ParamSpec, Protocol, cast
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, Protocol, TypeAlias, cast
 
 from tenantry.context import get_state
 from tenantry.errors import KeySchemaError, NoTenantError, shown
-from tenantry.keys.encoding import encode_part, is_ordinary
+from tenantry.keys.encoding import MAX_BYTES, encode_part, is_ordinary
 from tenantry.keys.layout import SHARED_PREFIX, freeze_layout, tenant_prefix
 from tenantry.keys.schema import REGISTRY, ParsedKey, Placeholder, Schema, parse_as, schema_of
 from tenantry.steps import CO_ASYNC_GENERATOR, CO_COROUTINE, CO_GENERATOR
@@ -32,8 +32,10 @@ _CO_VARKEYWORDS = 0x08
 # Every byte that does not stand for itself in a key becomes ":", so that one count tells whether a
 # finished key has separators where its template has them and nowhere else.
 _SEPARATOR = ord(":")
-_SCREEN: Final = bytes(byte if byte < 0x80 and is_ordinary(chr(byte)) else _SEPARATOR for byte in range(256))
-_SCREENED_LENGTH: Final = 512
+_SCREEN: Final = bytes(
+    ord(character) if character.isascii() and is_ordinary(character) else _SEPARATOR
+    for character in map(chr, range(256))
+)
 
 # Finished keys are remembered up to these bounds, then all are forgotten: about 4 MiB at the most,
 # however many ids and tenants there are. Only one new key in eight is remembered, since remembering
@@ -62,7 +64,7 @@ class KeyFunction(Protocol[_P]):
         """Read a key of this schema back."""
 
 
-_Table = dict[Any, Any]
+_Table: TypeAlias = dict[Any, Any]
 
 
 class _Memory:
@@ -223,8 +225,8 @@ def _compiled(schema: Schema, function: FunctionType) -> FunctionType:
         "_tenantry_finished": builder.finished,
         "_tenantry_is_turn": builder.is_turn,
         "_tenantry_len": len,
-        "_tenantry_longest": _SCREENED_LENGTH,
-        "_tenantry_marks": -1,
+        "_tenantry_longest": MAX_BYTES,
+        "_tenantry_marks": None,
         "_tenantry_remember": _memory.remember,
         "_tenantry_screen": _SCREEN,
         "_tenantry_state": get_state,

@@ -209,9 +209,7 @@ def parse(key: str | bytes) -> ParsedKey:
         raise KeySchemaError(
             f"key {shown(key)}", None, "no declared schema yields it; declare one with @key(...)"
         )
-    schema, parsed = found
-    del schema
-    return parsed
+    return found[1]
 
 
 def parse_as(schema: Schema, key: str | bytes) -> ParsedKey:
