@@ -252,6 +252,101 @@ def test_memory_is_dropped_when_full(monkeypatch):
         assert other("x", "y") == "acme:other:x:y"
 
 
+def test_memory_holds_what_was_remembered_until_it_is_full(monkeypatch):
+    """Then everything goes, in every table, and it fills anew."""
+    monkeypatch.setattr(functions, "_REMEMBERED_LIMIT", 2)
+    memory = functions._Memory()
+    table, other = memory.new_table(), memory.new_table()
+    memory.remember(table, ("acme", "x"), "first")
+    memory.remember(other, ("acme",), "second")
+    assert (table, other) == ({"acme": {"x": "first"}}, {"acme": "second"})
+    memory.remember(table, ("acme", "y"), "third")
+    assert (table, other) == ({"acme": {"y": "third"}}, {})
+    memory.remember(other, ("zeta",), "fourth")
+    assert (table, other) == ({"acme": {"y": "third"}}, {"zeta": "fourth"})
+
+
+def test_memory_holds_no_long_keys():
+    """A bound on their number alone would not bound the bytes."""
+    memory = functions._Memory()
+    table = memory.new_table()
+    memory.remember(table, ("acme",), "x" * (functions._REMEMBERED_LENGTH + 1))
+    assert table == {}
+    memory.remember(table, ("acme",), "x" * functions._REMEMBERED_LENGTH)
+    assert list(table) == ["acme"]
+
+
+@pytest.mark.parametrize("parts", [("x{}", "y"), ("x:{}", "y")], ids=["as they are", "encoded"])
+def test_one_new_key_in_so_many_is_remembered(parts):
+    """However a key is built, remembering it costs more than building it once."""
+    pair = declare()
+    with tenant_scope("acme"):
+        pair("first", "built the long way")
+        before = functions._memory._count
+        for number in range(10 * functions._ONE_IN):
+            pair(parts[0].format(number), parts[1])
+    assert functions._memory._count - before == 10
+
+
+def test_hot_key_is_given_from_memory():
+    """Also when its parts are encoded."""
+    pair = declare()
+    with tenant_scope("acme"):
+        for parts in (("x", "y"), ("x:1", "y*")):
+            assert warm(pair, *parts) is pair(*parts)
+
+
+def test_parts_that_are_not_text_are_not_remembered():
+    """No look-up would ever find them."""
+    pair = declare()
+    with tenant_scope("acme"):
+        warm(pair, 1, uuid.UUID(int=0))
+    assert functions._memory._count == 0
+
+
+def test_shared_key_is_remembered_once_for_all_tenants():
+    """It belongs to none of them."""
+
+    @shared_key("rates:{currency}", reason="the same for everybody")
+    def rates(currency):
+        """String: a rate."""
+
+    hot = warm(rates, "eur")
+    with tenant_scope("acme"):
+        assert rates("eur") is hot
+
+
+def test_ordinary_parts_are_never_encoded_one_by_one_after_the_first_key(prefix, monkeypatch):
+    """The short way is there in every layout, and for shared keys."""
+    pair = declare()
+
+    @shared_key("rates:{currency}", reason="the same for everybody")
+    def rates(currency):
+        """String: a rate."""
+
+    rates("eur")
+    with tenant_scope("acme"):
+        pair("x", "y")
+
+    def refuse(*arguments):
+        raise AssertionError(f"encoded one by one: {arguments}")
+
+    for function in (pair, rates):
+        monkeypatch.setitem(function.__globals__, "_tenantry_build", refuse)
+    assert rates("usd") == "%shared:rates:usd"
+    with tenant_scope("zeta"):
+        assert pair("a-1_b", "u@d.example") == prefix.replace("acme", "zeta") + "pair:a-1_b:u@d.example"
+
+
+def test_long_part_is_refused_on_the_short_way_too():
+    """Its length counts in bytes, not in characters."""
+    pair = declare()
+    with tenant_scope("acme"):
+        pair("x", "y")
+        with pytest.raises(InvalidKeyPartError, match="at most 512 bytes"):
+            pair("x", "é" * 300)
+
+
 # --- patterns and parse -----------------------------------------------------------------------------
 
 
@@ -305,6 +400,10 @@ def test_shared_key_belongs_to_no_tenant_in_every_state(prefix):
     assert keys.is_shared_key(b"%shared:flags:a")
     assert not keys.is_shared_key("%shared:other:a")
     assert not keys.is_shared_key("acme:flags:a")
+    with tenant_scope("acme"):
+        owned = declare()("a", "b")
+    assert parse(owned).schema == "pair"
+    assert not keys.is_shared_key(owned)
     with pytest.raises(KeySchemaError, match="does not yield"):
         flags.parse("acme:flags:a")
 
@@ -327,6 +426,8 @@ def test_shared_key_needs_a_reason():
         shared_key("x")
     with pytest.raises(TypeError, match="takes a text"):
         shared_key("x", reason=None)
+    with pytest.raises(KeySchemaError, match="a template is text"):
+        shared_key(5, reason="a test")
     with pytest.raises(ValueError, match="belong to no tenant"):
         shared_key("x", reason=" ")
 
@@ -394,6 +495,16 @@ def test_placeholders_and_parameters_have_to_agree():
     ):
         with pytest.raises(KeySchemaError, match="same names"):
             key("x:{a}")(function)
+
+
+def test_disagreement_names_both_sides():
+    """Also where one of them has nothing."""
+    with pytest.raises(KeySchemaError, match=r"placeholders \(a, b\) and the function's parameters \(a, c\)"):
+        key("x:{a}:{b}")(lambda a, c: "")
+    with pytest.raises(KeySchemaError, match=r"placeholders \(none\) and the function's parameters \(a\)"):
+        key("x")(lambda a: "")
+    with pytest.raises(KeySchemaError, match=r"placeholders \(a\) and the function's parameters \(none\)"):
+        key("x:{a}")(lambda: "")
 
 
 def test_private_names_are_taken():

@@ -266,6 +266,13 @@ def test_parse_accepts_only_what_a_key_function_builds(text):
         parse(text)
 
 
+def test_no_shared_key_is_read_as_one_of_the_seven():
+    """They belong to tenants."""
+    assert parse("acme:memory:short:a1:u1").schema == "memory_short"
+    with pytest.raises(KeySchemaError, match="no declared schema yields it"):
+        parse("%shared:memory:short:a1:u1")
+
+
 def test_parse_takes_text_and_bytes():
     """Anything else is refused."""
     with pytest.raises(TypeError, match="not int"):

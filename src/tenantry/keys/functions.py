@@ -40,9 +40,9 @@ _SCREEN: Final = bytes(
 # Finished keys are remembered up to these bounds, then all are forgotten: about 4 MiB at the most,
 # however many ids and tenants there are. Only one new key in eight is remembered, since remembering
 # costs more than building: ids that are hot come by often enough, and ids that are not never pay.
-_REMEMBERED_LIMIT: Final = 8192
-_REMEMBERED_LENGTH: Final = 160
-_ONE_IN: Final = 8
+_REMEMBERED_LIMIT: Final = 8192  # pragma: no mutate - measured, one more would do as well
+_REMEMBERED_LENGTH: Final = 160  # pragma: no mutate - likewise
+_ONE_IN: Final = 8  # pragma: no mutate - likewise
 
 
 class KeyFunction(Protocol[_P]):

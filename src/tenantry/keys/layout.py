@@ -90,18 +90,21 @@ def owner_of(key: str | bytes) -> TenantId | None:
     Raises:
         TypeError: ``key`` is neither.
     """
-    text = str(key, "utf-8", "surrogateescape") if isinstance(key, bytes | bytearray) else key_text(key)
-    found = split_owner(text or "")
+    found = split_owner(_text(key, "surrogateescape"))
     return None if found is None else found[0]
 
 
 def key_text(key: str | bytes) -> str | None:
     """Return ``key`` as text; ``None`` for bytes that are not UTF-8, which no key function builds."""
+    try:
+        return _text(key, "strict")
+    except UnicodeDecodeError:
+        return None
+
+
+def _text(key: str | bytes, errors: str) -> str:
     if isinstance(key, str):
         return str.__str__(key)
     if isinstance(key, bytes | bytearray | memoryview):
-        try:
-            return str(key, "utf-8")
-        except UnicodeDecodeError:
-            return None
+        return str(key, "utf-8", errors)
     raise TypeError(f"a key is str or bytes, not {type(key).__name__}")

@@ -215,12 +215,9 @@ def parse(key: str | bytes) -> ParsedKey:
 def parse_as(schema: Schema, key: str | bytes) -> ParsedKey:
     """Read a key of ``schema`` back, as :func:`parse` does, and refuse keys of others."""
     split = _split(key)
-    parts = None
-    if split is not None and split[2] == schema.shared:
-        parts = schema.match(split[1])
-    if split is None or parts is None:
-        raise KeySchemaError(f"key {shown(key)}", schema.label, "the schema does not yield this key")
-    return ParsedKey(split[0], schema.name, parts)
+    if split is not None and split[2] == schema.shared and (parts := schema.match(split[1])) is not None:
+        return ParsedKey(split[0], schema.name, parts)
+    raise KeySchemaError(f"key {shown(key)}", schema.label, "the schema does not yield this key")
 
 
 def is_shared_key(key: str | bytes) -> bool:
