@@ -113,6 +113,73 @@ def test_client_that_preserves_the_context_works(app: flask.Flask) -> None:
         assert flask.request.path == "/x"
 
 
+def half_read(response: Any) -> None:
+    next(response.iter_encoded())
+
+
+@pytest.mark.parametrize("requests", [1, 2])
+@pytest.mark.parametrize(
+    "uses",
+    [
+        [],
+        [half_read],
+        [lambda response: response.data],
+        [lambda response: response.close()],
+        [half_read, lambda response: response.close()],
+        [lambda response: response.data, lambda response: response.close()],
+    ],
+    ids=["unread", "half read", "read", "closed", "half read and closed", "read and closed"],
+)
+@pytest.mark.parametrize("kept", [True, False], ids=["kept", "dropped"])
+def test_client_that_preserves_the_context_may_do_with_a_stream_what_it_likes(
+    app: flask.Flask, requests: int, uses: list[Any], kept: bool
+) -> None:
+    """A stream in the request's context and the client in its own have it pushed at once, in any order."""
+    seen: set[object] = set()
+
+    @app.route("/long")
+    def long() -> Any:
+        flask.g.word = "x"
+
+        def body() -> Any:
+            for _ in range(3):
+                seen.add(current_tenant_or_none())
+                yield flask.request.path + flask.g.word
+
+        return flask.Response(flask.stream_with_context(body()))
+
+    responses = []
+    with app.test_client() as client:
+        for _ in range(requests):
+            response = client.get("/long", headers=ACME)
+            for use in uses:
+                use(response)
+            assert flask.request.path + flask.g.word == "/longx"
+            if kept:
+                responses.append(response)
+            del response
+    for response in responses:
+        response.close()
+    assert not flask.has_app_context()
+    assert not flask.has_request_context()
+    assert seen == {"acme"}
+
+
+def test_client_that_preserves_the_context_sees_what_the_view_left(app: flask.Flask) -> None:
+    """The session, and messages that the page has shown already."""
+
+    @app.route("/page")
+    def page() -> str:
+        flask.session["user"] = "jane"
+        flask.flash("done")
+        return "".join(flask.get_flashed_messages())
+
+    with app.test_client() as client:
+        assert client.get("/page", headers=ACME).text == "done"
+        assert flask.session["user"] == "jane"
+        assert flask.get_flashed_messages() == ["done"]
+
+
 def test_session_is_opened_by_the_edge() -> None:
     """The session of the app is read before a request context exists."""
     app = make_app()

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 __all__ = ["init_app"]
 
 _EXTENSION = "tenantry"
+_PRESERVE = "werkzeug.debug.preserve_context"
 _UNOPENED: Any = object()
 
 
@@ -85,6 +86,9 @@ def init_app(
     inner: WsgiApp = app.wsgi_app
 
     def wsgi_app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        preserve = environ.get(_PRESERVE)
+        if preserve is not None:
+            environ[_PRESERVE] = lambda context: preserve(_copied(context))
         return serve(gate, FlaskRequest(app, environ), inner, start_response, as_wsgi_app)
 
     app.wsgi_app = wsgi_app  # type: ignore[method-assign]
@@ -103,6 +107,21 @@ def _in_request_context(app: flask.Flask, on_error: OnError) -> OnError:
             return app.make_response(answer)
 
     return respond
+
+
+def _copied(context: Any) -> Any:
+    """Return a copy of a context of Flask, for who pushes it outside of the context that the request runs in.
+
+    That is the test client in its ``with`` block, and the debugger. A context of Flask is popped where it
+    was pushed last, which must not be there while a stream of the request has it pushed in here.
+    """
+    if isinstance(context, flask.ctx.RequestContext):
+        copied: Any = context.copy()
+        copied.flashes = context.flashes
+    else:
+        copied = context.app.app_context()
+        copied.g = context.g
+    return copied
 
 
 class FlaskRequest(WsgiRequest):
