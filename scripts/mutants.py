@@ -106,6 +106,8 @@ def is_unseen(node: ast.AST) -> bool:
             return True
         case ast.Assign(targets=[ast.Name(id="__all__" | "__slots__")]):
             return True
+        case ast.Assign(value=ast.Call(func=ast.Name(id="TypeVar" | "ParamSpec"))):
+            return True
         case ast.If(test=ast.Name(id="TYPE_CHECKING")):
             return True
         case ast.keyword(arg="strict"):  # of zip: a claim, not a choice

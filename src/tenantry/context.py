@@ -87,8 +87,7 @@ def _never_set() -> State:
 
 def _forget_in_child() -> None:
     """Start a forked child clean. The new epoch lets it unwind its parent's scopes in silence."""
-    if get_state().kind is not NEVER_SET:
-        _STATE.set(_never_set())
+    _STATE.set(_never_set())
 
 
 if hasattr(os, "register_at_fork"):
