@@ -195,6 +195,21 @@ def test_scope_object_shared_by_contexts_takes_back_the_entry_of_each():
         scope.__exit__(None, None, None)
 
 
+def test_scope_object_ended_by_a_mistake_leaves_another_context_its_entry():
+    """What is left here is the entry of here, though it is dead."""
+    outer, scope, inner = tenant_scope("acme"), tenant_scope("acme"), tenant_scope("acme")
+    for each in (outer, scope, inner):
+        each.__enter__()
+    with pytest.raises(ScopeOrderError):
+        outer.__exit__(None, None, None)
+    other = contextvars.Context()
+    other.run(scope.__enter__)
+    scope.__exit__(None, None, None)
+    assert other.run(active) == "acme"
+    other.run(scope.__exit__, None, None, None)
+    assert other.run(active) is None
+
+
 def test_scope_object_shared_by_threads_keeps_them_apart():
     """Two threads inside one scope object leave in the order in which they came."""
     scope, barrier, seen = tenant_scope("acme"), threading.Barrier(2), []
@@ -601,6 +616,29 @@ def test_unit_begun_and_ended_by_hand_is_a_unit_of_work(hook):
     assert "+a:acme:acme" in log
 
 
+def test_unit_begun_and_ended_by_hand_without_hooks():
+    """The short way there is: no tenant either, something left open inside, ended elsewhere and twice."""
+    with tenant_scope("stale"):
+        begun = begin_unit(None)
+        assert get_state().kind == "explicitly none"
+        end_unit(begun)
+        assert active() == "stale"
+        begun = begin_unit("acme")
+        tenant_scope("globex", switch=True).__enter__()
+        contextvars.copy_context().run(end_unit, begun)
+        assert active() == "globex"
+        end_unit(begun)
+        end_unit(begun)
+        assert active() == "stale"
+    scope = tenant_scope("acme")
+    scope.__enter__()
+    begun = begin_unit("globex")
+    scope.__exit__(None, None, None)
+    assert active() == "globex"
+    end_unit(begun)
+    assert get_state().kind == "never set"
+
+
 def test_unit_of_work_left_in_another_context_is_silent():
     """A response that is closed elsewhere changes nothing there."""
     unit = unit_of_work("acme")
@@ -883,6 +921,59 @@ def test_errors_of_all_hooks_and_of_the_body_leave_together(hook, same):
         chain.append(type(error))
         error = error.__context__
     assert chain == [*([] if same else [ValueError]), RuntimeError, KeyError]
+
+
+def test_errors_of_hooks_are_chained_where_the_body_s_is_not_being_handled(hook):
+    """Somebody hands the error over, as an ``ExitStack`` does."""
+    hook(Recorder([], "a", fail_exit=ValueError("a")))
+    hook(Recorder([], "b", fail_exit=RuntimeError("b")))
+    scope, error = tenant_scope("acme"), KeyError("body")
+    scope.__enter__()
+    with pytest.raises(ValueError, match="a") as caught:
+        scope.__exit__(KeyError, error, None)
+    assert isinstance(caught.value.__context__, RuntimeError)
+
+
+def test_hook_that_leaves_a_scope_open_is_a_mistake_in_the_order(hook):
+    """It would be the tenant of whatever comes next."""
+
+    class Manager:
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *details):
+            bind_tenant("acme")
+
+    hook(lambda tenant: Manager())
+    scope = tenant_scope("acme")
+    scope.__enter__()
+    with pytest.raises(ScopeOrderError, match="still open"):
+        scope.__exit__(None, None, None)
+    assert get_state().kind == "never set"
+
+
+def test_hooks_of_a_scope_object_left_elsewhere_are_left_one_entry_at_a_time(hook, caplog):
+    """The entries of other contexts keep theirs."""
+    log = []
+    hook(Recorder(log, "a"))
+    scope = tenant_scope("acme")
+    for context in (contextvars.Context(), contextvars.Context()):
+        context.run(scope.__enter__)
+    for left in (1, 2):
+        scope.__exit__(None, None, None)
+        assert len([line for line in log if line.startswith("-a")]) == left
+    assert caplog.text == ""
+
+
+def test_hook_that_fails_while_its_scope_is_left_out_of_order_is_logged(hook, caplog):
+    """The mistake is what is raised."""
+    hook(Recorder([], "a", fail_exit=ValueError("a")))
+    outer = tenant_scope("acme")
+    outer.__enter__()
+    tenant_scope("acme").__enter__()
+    with pytest.raises(ScopeOrderError):
+        outer.__exit__(None, None, None)
+    assert "left out of order or elsewhere" in caplog.text
 
 
 def test_hook_of_a_scope_left_elsewhere_is_left_in_silence(hook, caplog):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import _thread
 import asyncio
 import contextlib
+import queue
 import types
 
 import anyio.to_thread
@@ -42,6 +44,22 @@ def test_scope_in_a_generator_frame_is_refused(make):
     with pytest.raises(ScopeOrderError, match=r"carry_tenant.*in_generator=True.*generator 'plain"):
         next(make())
     assert active() is None
+
+
+def test_scope_in_a_generator_that_nothing_in_python_drives_is_refused():
+    """A bare thread whose only work is one step."""
+    seen = queue.SimpleQueue()
+
+    def steps():
+        try:
+            with tenant_scope("acme"):
+                seen.put(active())
+        except ScopeOrderError as error:
+            seen.put(error)
+        yield
+
+    _thread.start_new_thread(next, (steps(),))
+    assert isinstance(seen.get(timeout=10), ScopeOrderError)
 
 
 @pytest.mark.parametrize("make", [plain_async, plain_async_without])

@@ -211,15 +211,13 @@ def _chain(failure: BaseException, earlier: BaseException, error: BaseException 
 
 # --- entries: one state that replaced another ----------------------------------------------------
 
-_RESTORED: Final = "restored"
 _FOREIGN: Final = "foreign"  # the entry was made in another context; nothing was changed in this one
 _USED: Final = "used"  # it was left before; nothing was changed
-_DEAD: Final = "dead"  # an earlier mistake in the order has ended it; nothing was changed
 _MISMATCH: Final = "mismatch"  # a later entry is still open; the context is now in the never-set state
 
 
 # The state that was entered, the token that takes it back, and the hooks that were entered with it.
-_Entry = tuple[State, Token[State], "Sequence[AbstractContextManager[object]]"]
+_Entry: TypeAlias = "tuple[State, Token[State], Sequence[AbstractContextManager[object]]]"
 
 
 def _replace(state: State, *, hooks_for: TenantId | None) -> _Entry:
@@ -236,8 +234,8 @@ def _replace(state: State, *, hooks_for: TenantId | None) -> _Entry:
 
 def _take_back(
     entry: _Entry, error: BaseException | None, *, in_order: bool = True, hooks_elsewhere: bool = True
-) -> str:
-    """Restore what ``entry`` replaced, leave its hooks, and return how that went.
+) -> str | None:
+    """Restore what ``entry`` replaced, leave its hooks, and return what kept it from that, if anything.
 
     ``in_order=False`` restores whatever was left open inside. ``hooks_elsewhere=False`` keeps the hooks for
     a later try if this is another context. The token alone can tell whether it is, so it is asked first.
@@ -247,7 +245,7 @@ def _take_back(
     try:
         _STATE.reset(token)
     except ValueError:
-        if hooks and hooks_elsewhere:
+        if hooks_elsewhere:
             _report(_leave_hooks(hooks, error))
         return _FOREIGN
     except RuntimeError:
@@ -258,7 +256,7 @@ def _take_back(
         return _settle(state, current)
     if get_state().epoch is _LEFT:
         _STATE.set(_never_set())
-    return _RESTORED
+    return None
 
 
 def _take_back_hooked(
@@ -268,7 +266,7 @@ def _take_back_hooked(
     error: BaseException | None,
     *,
     in_order: bool,
-) -> str:
+) -> str | None:
     """Leave the hooks as if the state were still there, and judge the order once what they hold is gone."""
     before = get_state()
     _STATE.set(current)
@@ -280,7 +278,7 @@ def _take_back_hooked(
     _STATE.set(_never_set() if before.epoch is _LEFT else before)
     if failure is not None:
         _raise(failure)
-    return _RESTORED
+    return None
 
 
 def _raise(failure: BaseException) -> NoReturn:
@@ -293,13 +291,13 @@ def _raise(failure: BaseException) -> NoReturn:
         raise
 
 
-def _settle(state: State, current: State) -> str:
+def _settle(state: State, current: State) -> str | None:
     """Decide what is active after ``state`` was left while ``current`` was."""
-    if current.epoch is not state.epoch:
+    if current.epoch is not state.epoch:  # an earlier mistake in the order has ended it
         # A unit of work that began inside may be what is open: its end must not bring this state back.
         state.epoch = _LEFT
         _STATE.set(current)
-        return _DEAD
+        return None
     _STATE.set(_never_set())
     return _MISMATCH
 
