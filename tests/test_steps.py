@@ -8,7 +8,6 @@ import functools
 import gc
 import inspect
 import logging
-import sys
 import threading
 import types
 from concurrent.futures import ThreadPoolExecutor
@@ -502,7 +501,6 @@ def test_carried_generator_that_has_begun_is_ended_under_the_tenant():
     assert seen == ["acme", "sent", "acme", "acme"]
 
 
-@pytest.mark.skipif(sys.version_info < (3, 12), reason="CPython 3.11 cannot tell whether one has begun")
 def test_carried_async_generator_that_has_begun_is_ended_under_the_tenant():
     """Closing it at once runs the finaliser, as closing what it carries would."""
     seen = []

@@ -7,10 +7,11 @@ Nothing here knows what a tenant is.
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from contextlib import AbstractContextManager, suppress
 from types import AsyncGeneratorType, CoroutineType, FunctionType, GeneratorType, MethodType
-from typing import Any, TypeVar, cast
+from typing import Any, TypeAlias, TypeVar, cast
 
 __all__ = ["CO_ASYNC_GENERATOR", "CO_GENERATOR", "bound_to", "bound_to_function"]
 
@@ -20,7 +21,10 @@ CO_COROUTINE = 0x80
 CO_ITERABLE_COROUTINE = 0x100  # @types.coroutine: a generator by its flags, a coroutine by its use
 CO_ASYNC_GENERATOR = 0x200
 
-Step = Callable[[], AbstractContextManager[object]]
+# CPython 3.11 has no ag_suspended; the frame of a generator that has not begun stands at this instruction.
+_RETURN_GENERATOR = 75
+
+Step: TypeAlias = Callable[[], AbstractContextManager[object]]
 _T = TypeVar("_T")
 _F = TypeVar("_F", bound=Callable[..., object])
 
@@ -89,8 +93,8 @@ def _held(target: Any, step: Step, final: Step, *, is_owned: bool = False) -> An
         if is_owned:
             next(held)
     elif isinstance(target, AsyncGeneratorType):
-        # One that has not begun belongs to no event loop yet, and stays so. CPython 3.11 cannot tell.
-        is_begun = is_owned and getattr(target, "ag_suspended", False)
+        # One that has not begun belongs to no event loop yet, and stays so.
+        is_begun = is_owned and _is_suspended(target)
         held = _async_generator_function(lambda: target, step, final, _nothing, is_begun=is_begun)()
         if is_begun:
             with suppress(StopIteration):
@@ -99,6 +103,16 @@ def _held(target: Any, step: Step, final: Step, *, is_owned: bool = False) -> An
         return None
     held.__name__, held.__qualname__ = target.__name__, target.__qualname__
     return held
+
+
+def _is_suspended(generator: AsyncGeneratorType[Any, Any]) -> bool:
+    """Tell whether ``generator`` stands at a ``yield``: it has begun, does not run, and has not ended."""
+    if sys.version_info >= (3, 12):
+        return generator.ag_suspended
+    frame = generator.ag_frame
+    if frame is None or generator.ag_running:
+        return False
+    return bool(frame.f_code.co_code[frame.f_lasti] != _RETURN_GENERATOR)
 
 
 def _bound_descriptor(descriptor: Any, step: Step, final: Step, on_call: Callable[[], None]) -> Any:
