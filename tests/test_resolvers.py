@@ -104,6 +104,7 @@ def test_bad_trust_is_refused(build: Any, trust: dict[str, Any], error: Any) -> 
         "10.0.0.1",
         ["10.0.0.0/8", "fd00::/8"],
         [ipaddress.ip_address("10.0.0.1")],
+        ipaddress.ip_address("10.0.0.1"),
         ipaddress.ip_network("10.0.0.0/8"),
         {"10.0.0.1"},
     ],
@@ -127,6 +128,7 @@ def test_proxies_and_verify_are_both_asked() -> None:
         ("10.0.0.0/8", "10.1.2.3", True),
         ("10.0.0.0/8", "11.1.2.3", False),
         ("10.0.0.0/8", "::ffff:10.1.2.3", True),
+        ("10.0.0.0/8", "::ffff:11.1.2.3", False),
         ("::ffff:10.0.0.0/104", "::ffff:10.1.2.3", True),
         ("fe80::/10", "fe80::1%eth0", True),
         ("10.0.0.1", "10.0.0.1:5000", False),
@@ -175,6 +177,7 @@ def test_peer_without_an_address_is_not_trusted(client: Any) -> None:
         (lambda: PathPrefix("", trust_client=True), ValueError),
         (lambda: PathPrefix("t", trust_client=True), ValueError),
         (lambda: PathPrefix("/t//", trust_client=True), ValueError),
+        (lambda: PathPrefix("/t\n", trust_client=True), ValueError),
         (lambda: PathPrefix(None, trust_client=True), TypeError),  # type: ignore[arg-type]
         (lambda: Session(""), ValueError),
         (lambda: Session(None), TypeError),  # type: ignore[arg-type]
@@ -190,6 +193,15 @@ def test_bad_construction_is_refused(build: Any, error: type[Exception]) -> None
     """A mistake shows when the resolver is built, not when a request comes."""
     with pytest.raises(error, match=r"\S"):
         build()
+
+
+@pytest.mark.parametrize("name", ["", "X_Tenant", "X Tenant", "X-Ténant", "X-²"])
+def test_header_that_has_no_such_name_says_what_one_has(name: str) -> None:
+    """The message is for whoever wrote the option."""
+    with pytest.raises(ValueError, match="has letters, digits and dashes"):
+        Header(name, trust_client=True)
+    with pytest.raises(TypeError, match="the name is str, not bytes"):
+        Header(name.encode(), trust_client=True)  # type: ignore[arg-type]
 
 
 def test_a_resolver_is_any_callable() -> None:
@@ -251,6 +263,22 @@ def test_errors_name_their_sources_and_no_value() -> None:
     assert caught.value.__cause__ is None
     assert caught.value.__context__ is None
     assert repr(resolver) == "FirstOf(Header('X-Tenant'), Claim('tenant'))"
+
+
+def test_error_of_the_applications_resolver_names_it() -> None:
+    """A function by its name, an object by its class."""
+
+    class ByTable:
+        def __call__(self, view: Any) -> str:
+            return "a:b"
+
+    def by_table(view: Any) -> str:
+        return "a:b"
+
+    for resolver, name in ((by_table, "by_table"), (ByTable(), "ByTable")):
+        with pytest.raises(ResolutionError) as caught:
+            FirstOf(resolver)(request())
+        assert caught.value.tried == (name,)
 
 
 # --- headers -------------------------------------------------------------------------------------
@@ -340,6 +368,7 @@ def test_reserved_labels_may_be_chosen() -> None:
         ({"key": SECRET, "algorithms": ["none"]}, "none"),
         ({"key": SECRET, "algorithms": ["HS256", "None"]}, "none"),
         ({"key": SECRET, "algorithms": "NONE"}, "none"),
+        ({"key": SECRET, "algorithms": [None]}, "none"),
         ({"key": SECRET, "algorithms": ["HS257"]}, "does not know"),
         ({"key": "", "algorithms": ["HS256"]}, "blank"),
         ({"key": b" ", "algorithms": ["HS256"]}, "blank"),
@@ -374,6 +403,8 @@ def test_algorithm_of_the_key_alone_is_accepted() -> None:
     )
     claim = Claim("tenant", key=public, algorithms=["RS256"])
     assert claim(bearer(token(private, "RS256"))) == "acme"
+    as_object = Claim("tenant", key=private.public_key(), algorithms=["RS256"])
+    assert as_object(bearer(token(private, "RS256"))) == "acme"
     assert status_of(claim, bearer(token("", None))) == 401
     assert status_of(claim, bearer(token(SECRET, "HS256"))) == 401
     assert status_of(claim, bearer(token(private, "RS512"))) == 401
@@ -483,6 +514,9 @@ def test_claims_that_are_empty_end_the_search() -> None:
     named = request((b"x-tenant", b"acme"))
     assert FirstOf(Claim("tenant", claims=lambda view: {}), header)(named) is None
     assert FirstOf(Claim("tenant", claims=lambda view: None), header)(named) == "acme"
+    agreed = AllAgree(Claim("tenant", claims=lambda view: {}), Header("X-Other", trust_client=True))
+    assert FirstOf(agreed, header)(named) is None
+    assert FirstOf(AllAgree(header, Header("X-Other", trust_client=True)), header)(request()) is None
 
 
 def test_missing_pyjwt_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -634,6 +668,21 @@ def test_session() -> None:
     assert Session("t")(request(session={"t": "acme"})) == "acme"
     assert Session("t")(request(session={"u": "acme"})) is None
     assert Session("t")(request()) is None
+
+
+async def test_session_of_a_host_that_may_have_to_wait_for_it() -> None:
+    """Such a view is asked for the value alone, and may promise it."""
+
+    def at_once(key: str, default: Any) -> Any:
+        return {"t": "acme"}.get(key, default)
+
+    async def later(key: str, default: Any) -> Any:
+        return at_once(key, default)
+
+    assert Session("t")(SimpleNamespace(session_value=at_once)) == "acme"
+    assert Session("u")(SimpleNamespace(session_value=at_once)) is None
+    assert await Session("t")(SimpleNamespace(session_value=later)) == "acme"
+    assert await Session("u")(SimpleNamespace(session_value=later)) is None
 
 
 def test_no_warning_and_no_log_on_the_way(caplog: pytest.LogCaptureFixture) -> None:

@@ -10,12 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from importlib import import_module
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
-from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 from tenantry.errors import InvalidTenantIdError
 from tenantry.ids import TenantId, ensure_tenant_id
@@ -67,8 +66,8 @@ class Named(NamedTuple):
 class Finding(NamedTuple):
     """What the sources of a resolver said, grammar checked, trust not yet.
 
-    ``dissent``: of sources that must all speak, one was silent while another spoke. ``final``: nothing
-    was named, and no other source may be asked.
+    ``dissent``: of sources that must all speak, one was silent while another spoke. ``final``: no other
+    source may be asked, although this one may have named nothing.
     """
 
     named: tuple[Named, ...] = ()
@@ -173,12 +172,11 @@ class _Custom(Source):
 
 # --- names that the client chooses ---------------------------------------------------------------
 
-Verify = Callable[[Request, TenantId], Any]
-Network = IPv4Network | IPv6Network
+Verify: TypeAlias = Callable[[Request, TenantId], Any]
+Network: TypeAlias = IPv4Network | IPv6Network
 
 
-@dataclass(frozen=True, slots=True)
-class Trust:
+class Trust(NamedTuple):
     """Who vouches for a tenant that the client has named."""
 
     verify: Verify | None
@@ -263,14 +261,14 @@ def unknown_tenant(sources: tuple[str, ...]) -> Exception:
 
 def _stands_in(peer: str | None, networks: tuple[Network, ...]) -> bool:
     try:
-        address = ip_address(peer or "")
+        address = ip_address(str(peer))
     except ValueError:
         return False
     mapped = getattr(address, "ipv4_mapped", None)
     return any(address in network or (mapped and mapped in network) for network in networks)
 
 
-_SEEN_LIMIT: Final = 4096  # ids whose bytes are remembered; bounded by starting over
+_SEEN_LIMIT: Final = 4096  # ids whose bytes are remembered, then it starts over  # pragma: no mutate (tuning)
 
 
 class Header(_ClientNamed):
@@ -620,8 +618,8 @@ class _Bearer:
         if "," in value and "bearer" in value.lower():
             raise refusal(400, "More than one Authorization header was sent.", self._sources)
         # At any white space, since the code behind may split so: what it may take for a token is one.
-        scheme, *rest = value.split(None, 1) or [""]
-        return " ".join(rest).strip() if scheme.lower() == "bearer" else None
+        scheme, *rest = value.split() or [""]
+        return " ".join(rest) if scheme.lower() == "bearer" else None
 
 
 def _algorithms(jwt: ModuleType, algorithms: Sequence[Any] | None) -> list[str]:
@@ -744,4 +742,4 @@ class AllAgree(_Several):
             findings.append(finding)
         named = tuple(each for finding in findings for each in finding.named)
         silent = any(finding.dissent or not finding.named for finding in findings)
-        return Finding(named, dissent=silent, final=not named and any(each.final for each in findings))
+        return Finding(named, dissent=silent, final=any(each.final for each in findings))

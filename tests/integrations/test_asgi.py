@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import random
+import tracemalloc
 from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import Any
 
@@ -112,6 +113,27 @@ async def test_minimal_scope_is_enough() -> None:
     assert await ask(app, {"type": "http", "headers": [(b"x-tenant", b"acme")]}) == (200, "acme")
     assert (await ask(app, {"type": "http"}))[0] == 400
     assert (await ask(TenantMiddleware(echo, resolver=TRUSTING, exempt=["/"]), {"type": "http"}))[0] == 400
+
+
+async def test_ids_of_all_requests_take_bounded_memory() -> None:
+    """However many tenants a header names, what is remembered of them does not grow with them."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None: ...
+
+    middleware = TenantMiddleware(app, resolver=Header("X-Tenant", trust_client=True))
+
+    async def serve(numbers: range) -> None:
+        for number in numbers:
+            await middleware(http((b"x-tenant", b"tenant-%d" % number)), app, app)  # type: ignore[arg-type]
+
+    await serve(range(5_000))
+    tracemalloc.start()
+    try:
+        await serve(range(5_000, 25_000))
+        current, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert current < 2_000_000
 
 
 async def test_entry_overwrites_a_stale_tenant() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -36,6 +37,19 @@ def test_header_is_read_by_its_own_name_alone(view: Any) -> None:
     assert view.headers.get("X_Tenant", "default") == "default"
     assert view.headers.get("X-Other") is None
     assert view.headers.get("X-Other", "default") == "default"
+    assert single_header(view, "X-Tenant") == "acme"
+    assert single_header(view, "X-Other") is None
+
+
+def test_alias_is_not_read_where_the_server_has_kept_it() -> None:
+    """Neither by its own name nor by the other."""
+    view = asgi((b"x_tenant", b"acme"))
+    assert view.headers.get("X_Tenant") is view.headers.get("X-Tenant") is None
+
+
+def test_headers_of_another_edge_may_be_any_mapping() -> None:
+    """Whether a header was sent twice is then that edge's affair."""
+    view: Any = SimpleNamespace(headers={"X-Tenant": "acme"})
     assert single_header(view, "X-Tenant") == "acme"
     assert single_header(view, "X-Other") is None
 

@@ -27,7 +27,7 @@ def host_of(value: str, source: str) -> str:
     """
     match = _HOST.fullmatch(value) if len(value) <= _MAX_HOST else None
     host = "" if match is None else match["host"].lower().removesuffix(".")
-    if not host or not (is_ip(host) or all(map(_LABEL.fullmatch, host.split(".")))):
+    if not (is_ip(host) or all(map(_LABEL.fullmatch, host.split(".")))):
         raise refusal(400, "The Host header is not a host.", (source,))
     return host
 
@@ -58,8 +58,7 @@ def domain_name(value: object, what: str) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{what} is a domain name as str, not {type(value).__name__}")
     name = _to_a_labels(value, what).lower().removesuffix(".")
-    labels = name.split(".")
-    if not name or len(name) > _MAX_HOST or is_ip(name) or not all(map(_LABEL.fullmatch, labels)):
+    if len(name) > _MAX_HOST or is_ip(name) or not all(map(_LABEL.fullmatch, name.split("."))):
         raise ValueError(f"{what} is a domain name such as 'example.com', not {value!r}")
     return name
 
