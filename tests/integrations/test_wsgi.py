@@ -92,16 +92,55 @@ def test_finished_body_stays_as_it_is(body: Any) -> None:
     assert call(lambda environ, start_response: body) is body
 
 
-def test_file_stays_as_it_is() -> None:
-    """The server sees its own wrapper, and may send the file by the kernel; a wrapper that is a function too."""
-    file = io.BytesIO(b"content")
-    response = call(lambda environ, start_response: environ["wsgi.file_wrapper"](file))
-    assert type(response) is FileWrapper
-    environ = {**wsgi_environ("/", ACME, "GET", None), "wsgi.file_wrapper": lambda file: Recording()}
-    app = TenantMiddleware(
-        lambda environ, start_response: environ["wsgi.file_wrapper"](file), resolver=TRUSTING
-    )
-    assert list(app(environ, start)) == [b"x", b"x"]
+@pytest.mark.parametrize(
+    "wrapper",
+    [FileWrapper, lambda file, size=8192: FileWrapper(file, size), lambda file, size=8192: file],
+    ids=["class", "function", "function that returns the file"],
+)
+def test_file_stays_as_it_is(wrapper: Any) -> None:
+    """The server gets back what its own wrapper has made, and may send the file by the kernel."""
+    file, made = io.BytesIO(b"content"), []
+
+    def app(environ: Any, start_response: Any) -> Any:
+        made.append(environ["wsgi.file_wrapper"](file, 4))
+        environ["wsgi.file_wrapper"](io.BytesIO())
+        return made[0]
+
+    environ = {**wsgi_environ("/", ACME, "GET", None), "wsgi.file_wrapper": wrapper}
+    response: Any = TenantMiddleware(app, resolver=TRUSTING)(environ, start)
+    assert response is made[0]
+    assert b"".join(response) == b"content"
+    assert environ["wsgi.file_wrapper"] is wrapper
+    response.close()
+    assert file.closed
+
+
+@pytest.mark.parametrize("wrapper", [FileWrapper, lambda file: FileWrapper(file), None])
+def test_body_beside_a_file_runs_bound(wrapper: Any) -> None:
+    """What the app makes of a file, or returns in its place, is the app's."""
+    environ = {**wsgi_environ("/", ACME, "GET", None), "wsgi.file_wrapper": wrapper}
+
+    def around(environ: Any, start_response: Any) -> Any:
+        body = environ["wsgi.file_wrapper"](io.BytesIO(b"content"))
+        return (b"%s %s" % (part, str(current_tenant_or_none()).encode()) for part in body)
+
+    def beside(environ: Any, start_response: Any) -> Any:
+        if wrapper is not None:
+            environ["wsgi.file_wrapper"](io.BytesIO())
+        return steps()
+
+    if wrapper is not None:
+        assert list(TenantMiddleware(around, resolver=TRUSTING)(environ, start)) == [b"content acme"]
+    assert list(TenantMiddleware(beside, resolver=TRUSTING)(environ, start)) == [b"acme "] * 3
+
+
+@pytest.mark.parametrize("wrapper", [FileWrapper, lambda file: FileWrapper(file)])
+def test_failing_app_leaves_the_servers_wrapper_in_its_place(wrapper: Any) -> None:
+    """As if it had not been called."""
+    environ = {**wsgi_environ("/", ACME, "GET", None), "wsgi.file_wrapper": wrapper}
+    with pytest.raises(ZeroDivisionError):
+        TenantMiddleware(lambda environ, start_response: 1 / 0, resolver=TRUSTING)(environ, start)  # type: ignore[arg-type, return-value]
+    assert environ["wsgi.file_wrapper"] is wrapper
 
 
 def test_sized_body_keeps_its_length_and_may_be_iterated_twice() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from contextvars import Context, copy_context
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from tenantry.context import unit_of_work
 from tenantry.errors import ResolutionError
@@ -56,11 +56,11 @@ def _serve(
     scope = unit_of_work(tenant_id)
     scope.__enter__()
     try:
-        body = app(request.raw, start_response)
+        body, is_finished = _called(app, request.raw, start_response)
     except BaseException as error:
         scope.__exit__(type(error), error, error.__traceback__)
         raise
-    if _is_finished(body, request.raw):
+    if is_finished:
         scope.__exit__(None, None, None)
         return body
     kind = _SizedBody if hasattr(body, "__len__") else _Body
@@ -93,10 +93,30 @@ def _problem_app(problem: Problem) -> WsgiApp:
     return app
 
 
-def _is_finished(body: Iterable[bytes], environ: dict[str, Any]) -> bool:
-    """Tell a body of which no code of the app runs: its parts are there, or the server sends a file."""
-    wrapper = environ.get("wsgi.file_wrapper")
-    return type(body) in (list, tuple) or (isinstance(wrapper, type) and isinstance(body, wrapper))
+_FILE_WRAPPER: Final = "wsgi.file_wrapper"
+
+
+def _called(
+    app: WsgiApp, environ: dict[str, Any], start_response: Callable[..., Any]
+) -> tuple[Iterable[bytes], bool]:
+    """Call an app, and tell a body that the server sends by itself: its parts are there, or it is a file."""
+    wrapper = environ.get(_FILE_WRAPPER)
+    if wrapper is None or isinstance(wrapper, type):
+        body = app(environ, start_response)
+        return body, type(body) in (list, tuple) or (wrapper is not None and isinstance(body, wrapper))
+    # A function, as uWSGI and mod_wsgi have: they know what it has returned, and so does this one.
+    files: list[object] = []
+
+    def file_wrapper(*args: Any) -> Any:
+        files.append(wrapper(*args))
+        return files[-1]
+
+    environ[_FILE_WRAPPER] = file_wrapper
+    try:
+        body = app(environ, start_response)
+    finally:
+        environ[_FILE_WRAPPER] = wrapper
+    return body, type(body) in (list, tuple) or any(body is file for file in files)
 
 
 class _Body:
