@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 import time
 import tracemalloc
@@ -108,9 +109,12 @@ def test_known_tenant_may_become_unknown(clock: Clock) -> None:
     assert lookup.get("acme") is None
     clock.now += 10
     assert lookup.get("acme") is None
+    assert find.calls == ["acme"] * 2
     find.records["acme"] = 2
     clock.now += 10
     assert lookup.get("acme") == 2
+    assert lookup.get("acme") == 2
+    assert find.calls == ["acme"] * 3
 
 
 @pytest.mark.parametrize("record", [0, False, "", [], {}, 0.0])
@@ -157,6 +161,27 @@ def test_oldest_goes_first(clock: Clock) -> None:
     for tenant in ("b", "c", "a"):
         lookup.get(tenant)
     assert find.calls == ["a"]
+
+
+def test_age_counts_from_the_last_answer(clock: Clock) -> None:
+    """A record that was asked for anew is not the oldest, and one that has changed sides takes no room."""
+    find = Counting({"a": 1, "b": 1, "c": 1})
+    lookup = Lookup(find, ttl=10, negative_ttl=10, maxsize=2, clock=clock)
+
+    def look(*tenants: str) -> list[str]:
+        find.calls.clear()
+        for tenant in tenants:
+            lookup.get(tenant)
+        return find.calls
+
+    look("a", "b")
+    clock.now += 10
+    assert look("b", "a", "c") == ["b", "a", "c"]
+    assert look("a", "c", "b") == ["b"]
+    look("y", "x")
+    clock.now += 10
+    find.records["x"] = 1
+    assert look("y", "x", "z", "y") == ["y", "x", "z"]
 
 
 def test_memory_is_bounded() -> None:
@@ -504,6 +529,114 @@ def test_loop_that_stands_still_takes_nobody_along() -> None:
     assert calls == ["acme", "acme"]
 
 
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("kind", ["thread", "loop"])
+def test_loop_that_stops_while_others_wait_takes_nobody_along(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who waits looks now and then whether the loop that leads still runs, and leads then."""
+    monkeypatch.setattr("tenantry.lookup._POLL", 0.001)
+    calls: list[str] = []
+    main, boarded = threading.get_ident(), threading.Event()
+
+    def clock() -> float:
+        if threading.get_ident() != main:
+            boarded.set()
+        return 0.0
+
+    async def fn(tenant_id: str) -> str:
+        calls.append(tenant_id)
+        if len(calls) == 1:
+            await asyncio.Event().wait()
+        return "record"
+
+    lookup = Lookup(fn, clock=clock)
+    loop = asyncio.new_event_loop()
+    leader = loop.create_task(lookup.aget("acme"))
+
+    async def until_followed(pool: ThreadPoolExecutor) -> Any:
+        while not calls:
+            await asyncio.sleep(0)
+        if kind == "loop":
+            follower = pool.submit(lambda: asyncio.run(lookup.aget("acme")))
+        else:
+            follower = pool.submit(lookup.get, "acme")
+        await asyncio.to_thread(boarded.wait, 10)
+        for _ in range(100):
+            await asyncio.sleep(0)
+        return follower
+
+    with ThreadPoolExecutor(1) as pool:
+        follower = loop.run_until_complete(until_followed(pool))
+        assert follower.result(10) == "record"
+    assert calls == ["acme", "acme"]
+    leader.cancel()
+    loop.run_until_complete(asyncio.wait({leader}))
+    loop.run_until_complete(loop.shutdown_default_executor())
+    loop.close()
+
+
+class Poll(float):
+    """A time to wait between two looks that is over at once, and counts the looks."""
+
+    looks = 0
+
+    def __gt__(self, other: object) -> bool:
+        self.looks += 1
+        return False
+
+
+def test_who_waits_for_long_still_gets_the_answer_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often it looks, and whoever invalidates meanwhile: the function is called once."""
+    poll = Poll()
+    monkeypatch.setattr("tenantry.lookup._POLL", poll)
+    release = threading.Event()
+    calls: list[str] = []
+
+    def fn(tenant_id: str) -> str:
+        calls.append(tenant_id)
+        assert release.wait(10)
+        return "record"
+
+    lookup = Lookup(fn)
+    with ThreadPoolExecutor(2) as pool:
+        leader = pool.submit(lookup.get, "acme")
+        wait_until(lambda: bool(calls))
+        follower = pool.submit(lookup.get, "acme")
+        wait_until(lambda: poll.looks > 0)
+        lookup.invalidate()
+        looks = poll.looks
+        wait_until(lambda: poll.looks > looks + 2 or len(calls) > 1)
+        release.set()
+        assert (leader.result(10), follower.result(10)) == ("record", "record")
+    assert calls == ["acme"]
+
+
+async def test_requests_on_a_loop_that_wait_for_long_still_get_the_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The one that asked first and those that joined it."""
+    monkeypatch.setattr("tenantry.lookup._POLL", 0)
+    release = asyncio.Event()
+    calls: list[str] = []
+
+    async def fn(tenant_id: str) -> str:
+        calls.append(tenant_id)
+        await release.wait()
+        return "record"
+
+    lookup = Lookup(fn)
+    tasks = [asyncio.create_task(lookup.aget("acme")) for _ in range(2)]
+    for _ in range(20):
+        await asyncio.sleep(0)
+    lookup.invalidate()
+    for _ in range(20):
+        await asyncio.sleep(0)
+    release.set()
+    assert await asyncio.gather(*tasks) == ["record"] * 2
+    assert calls == ["acme"]
+
+
 def test_lookup_that_asks_for_itself_is_an_error() -> None:
     """It would wait for ever for what it has to finish."""
     lookup: Lookup = Lookup(lambda tenant_id: lookup.get(tenant_id))
@@ -557,6 +690,80 @@ def test_interrupted_leader_takes_nobody_along() -> None:
         assert follower.result(10) == "record"
 
 
+async def test_interrupted_leader_leaves_the_loops_that_wait_to_lead() -> None:
+    """A request on an event loop that waited for a thread asks by itself then."""
+    started, release = threading.Event(), threading.Event()
+    calls: list[str] = []
+
+    class Interrupt(BaseException):
+        pass
+
+    def fn(tenant_id: str) -> str:
+        calls.append(tenant_id)
+        if len(calls) == 1:
+            started.set()
+            assert release.wait(10)
+            raise Interrupt
+        return "record"
+
+    lookup = Lookup(fn)
+    with ThreadPoolExecutor(1) as pool:
+        leader = pool.submit(lookup.get, "acme")
+        assert await asyncio.to_thread(started.wait, 10)
+        follower = asyncio.create_task(lookup.aget("acme"))
+        await asyncio.sleep(0)
+        release.set()
+        with pytest.raises(Interrupt):
+            await asyncio.wrap_future(leader)
+        assert await follower == "record"
+    assert calls == ["acme", "acme"]
+
+
+@pytest.mark.timeout(20)
+def test_loop_that_has_moved_to_another_thread_still_leads() -> None:
+    """A synchronous call there would wait for its own thread all the same."""
+    release: list[asyncio.Event] = []
+
+    async def fn(tenant_id: str) -> str:
+        release.append(asyncio.Event())
+        await release[0].wait()
+        return "record"
+
+    lookup = Lookup(fn)
+    loop = asyncio.new_event_loop()
+    leader = loop.create_task(lookup.aget("acme"))
+    while not release:
+        loop.run_until_complete(asyncio.sleep(0))
+
+    async def ask() -> str:
+        with pytest.raises(ResolutionError, match="503"):
+            lookup.get("acme")
+        release[0].set()
+        answer: str = await leader
+        return answer
+
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(loop.run_until_complete, ask()).result(15) == "record"
+    loop.close()
+
+
+async def test_asynchronous_function_needs_no_thread() -> None:
+    """It is called on the loop, whatever kind of callable it is."""
+
+    class Find:
+        async def __call__(self, tenant_id: str) -> int:
+            return 1
+
+    async def fn(tenant_id: str) -> int:
+        return 1
+
+    pool = ThreadPoolExecutor(1)
+    asyncio.get_running_loop().set_default_executor(pool)
+    pool.shutdown()
+    assert await Lookup(fn).aget("acme") == 1
+    assert await Lookup(Find()).aget("acme") == 1
+
+
 def test_synchronous_function_does_not_block_the_loop() -> None:
     """It runs in a thread; an asynchronous one runs on the loop."""
     threads: list[int] = []
@@ -589,6 +796,7 @@ def test_synchronous_function_does_not_block_the_loop() -> None:
         ({"maxsize": 0}, ValueError),
         ({"maxsize": 1.5}, TypeError),
         ({"maxsize": None}, TypeError),
+        ({"maxsize": True}, TypeError),
         ({"active": "yes"}, TypeError),
         ({"clock": None}, TypeError),
     ],
@@ -647,6 +855,13 @@ def test_lookup_on_trio(kind: str) -> None:
     trio.run(main)
     assert results == ["record"] * 2
     assert calls == ["acme"]
+
+
+def test_aget_without_an_event_loop_says_where_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On neither of the two."""
+    monkeypatch.delitem(sys.modules, "trio")
+    with pytest.raises(RuntimeError, match="asyncio or trio"):
+        Lookup(len).aget("acme").send(None)
 
 
 def test_one_record_is_enough_to_remember() -> None:

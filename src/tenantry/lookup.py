@@ -17,7 +17,7 @@ from tenantry.web.problem import refusal
 from tenantry.web.steps import Steps, awaited, needs_await, run_to_end, running_loop
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
 __all__ = ["Lookup"]
 
@@ -43,19 +43,22 @@ class _Flight:
         self.tenant_id = tenant_id
         self.started = started
         self.outcome: Future[_Outcome] = Future()
-        # A running future cannot be cancelled, so that no follower can take the others along.
-        self.outcome.set_running_or_notify_cancel()
-        self.loop = running_loop()
         self.led_here = threading.get_ident()
+        self.loop: asyncio.AbstractEventLoop | None = None
         self.task: asyncio.Task[None] | None = None
+
+    def lead(self, loop: asyncio.AbstractEventLoop, steps: Coroutine[Any, Any, None]) -> None:
+        """Let a task of this event loop lead, whatever becomes of the caller."""
+        self.loop = loop
+        self.task = loop.create_task(steps)
 
     def is_stranded(self) -> bool:
         """Tell whether the event loop that leads stands still: it may never go on, and is not waited for."""
-        return self.task is not None and self.loop is not None and not self.loop.is_running()
+        return self.loop is not None and not self.loop.is_running()
 
     def is_mine(self) -> bool:
         """Tell whether waiting here would wait for what this thread itself has to finish."""
-        if self.task is not None:
+        if self.loop is not None:
             return running_loop() is self.loop
         return self.led_here == threading.get_ident()
 
@@ -136,7 +139,7 @@ class Lookup:
                 return found[1]
             flight, leads = self._board(wanted)
             if leads:
-                flight.task = asyncio.get_running_loop().create_task(self._alead(flight))
+                flight.lead(asyncio.get_running_loop(), self._alead(flight))
             outcome = await self._afollow(flight)
             if outcome is not _ABANDONED or leads:
                 return _answer(outcome)
@@ -246,7 +249,7 @@ class Lookup:
         outcome = _ABANDONED
         try:
             outcome = self._called(flight.tenant_id)
-            if outcome.error is None and needs_await(outcome.record):
+            if needs_await(outcome.record):
                 outcome = _finished(finish, outcome.record)
         finally:
             self._land(flight, outcome)
@@ -271,7 +274,7 @@ class Lookup:
         else:
             loop, context = asyncio.get_running_loop(), copy_context()
             outcome = await loop.run_in_executor(None, context.run, self._called, tenant_id)
-        if outcome.error is not None or not needs_await(outcome.record):
+        if not needs_await(outcome.record):
             return outcome
         try:
             return _Outcome(await outcome.record)

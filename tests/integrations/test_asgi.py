@@ -165,7 +165,8 @@ async def test_other_scopes_pass_unchanged_with_explicitly_none(kind: str) -> No
     async def app(scope: Any, receive: Any, send: Any) -> None:
         seen.append((scope, receive, send, get_state().kind))
 
-    scope, receive, send = {"type": kind}, object(), object()
+    scope = {"type": kind, "headers": [(b"x-tenant", b"acme")]}
+    receive, send = object(), object()
     with unit_of_work("stale"):
         await TenantMiddleware(app, resolver=TRUSTING)(scope, receive, send)  # type: ignore[arg-type]
     ((*same, state),) = seen

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from tenantry.errors import ResolutionError
 from tenantry.lookup import Lookup
@@ -20,8 +20,8 @@ __all__ = ["Gate"]
 
 _log: Final = logging.getLogger("tenantry")
 
-Exempt = Iterable[str] | Callable[[Request], Any]
-OnError = Callable[[Request, ResolutionError], Any]
+Exempt: TypeAlias = Iterable[str] | Callable[[Request], Any]
+OnError: TypeAlias = Callable[[Request, ResolutionError], Any]
 
 
 class Gate:

@@ -15,12 +15,12 @@ from concurrent.futures import Future
 from contextvars import copy_context
 from functools import cache
 from inspect import isawaitable
-from typing import Any, TypeGuard, TypeVar
+from typing import Any, TypeAlias, TypeGuard, TypeVar
 
 __all__ = ["Steps", "advance", "awaited", "needs_await", "run_to_end", "running_loop"]
 
 T = TypeVar("T")
-Steps = Generator[Awaitable[Any], Any, T]
+Steps: TypeAlias = Generator[Awaitable[Any], Any, T]
 
 _PLAIN = frozenset({str, bool, type(None)})
 
