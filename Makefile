@@ -18,7 +18,7 @@ ARGS ?=
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test ci lint types architecture docs bench deep demo serve package test-wheel test-lowest clean
+.PHONY: help setup test ci lint types architecture docs coverage bench deep demo serve package test-wheel test-lowest clean
 
 help: ## show the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -44,6 +44,12 @@ architecture: $(VENV)/.dev ## import-linter: the core imports no edge, edges do 
 docs: $(VENV)/.dev ## the documentation as HTML, warnings are errors
 	@$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
 	@echo "docs/_build/html/index.html"
+
+coverage: $(VENV)/.test ## every line and branch of the core, by its own tests
+	@$(BIN)/python -m coverage erase
+	@$(BIN)/python -m coverage run -m pytest -q -m "not deep" $(CORE_TESTS) $(ARGS)
+	@$(BIN)/python -m coverage combine -q
+	@$(BIN)/python -m coverage report --include='$(CORE)' --fail-under=100
 
 bench: $(VENV)/.bench ## the figures of docs/performance, side by side with their baselines
 	@$(BIN)/python -m benchmarks $(ARGS)
@@ -95,6 +101,10 @@ $(VENV)/.dev: pyproject.toml
 
 $(VENV)/.bench: pyproject.toml
 	$(call INSTALL,benchmarks,-e ".[all]" --group test --group bench,$(VENV))
+
+CORE = */tenantry/context.py,*/tenantry/errors.py,*/tenantry/frames.py,*/tenantry/ids.py,*/tenantry/keys/*,*/tenantry/propagation.py,*/tenantry/steps.py,*/tenantry/testing/*
+CORE_TESTS = tests/keys tests/testing tests/properties/test_context.py tests/properties/test_keys.py \
+	$(patsubst %,tests/test_%.py,context errors frames ids propagation steps)
 
 # What stands on other packages; their own warnings are those of versions that were new then.
 EDGES = tests/integrations tests/test_resolvers.py tests/test_lookup.py tests/test_propagation.py tests/test_cli*.py

@@ -58,8 +58,6 @@ def refuse_generator_frame(frame: FrameType, scope: str) -> None:
 
 def _is_driven_safely(frame: FrameType, flags: int) -> bool:
     driver = frame.f_back
-    if driver is None:
-        return False
     package = _module(driver).partition(".")[0]
     if package in _ASYNC_DRIVERS or _module(driver) == _PYTEST_PLUGIN:
         return bool(flags & CO_ASYNC_GENERATOR)
@@ -68,19 +66,20 @@ def _is_driven_safely(frame: FrameType, flags: int) -> bool:
     return package != "contextlib" or not _is_called_by_worker(driver)
 
 
-def _is_called_by_worker(frame: FrameType) -> bool:
+def _is_called_by_worker(frame: FrameType | None) -> bool:
     """Tell whether the call into contextlib that ``frame`` belongs to was made by a worker thread's loop.
 
     A context manager that is used as a decorator is left in the same call, whoever makes it.
     """
-    caller: FrameType | None = frame
+    caller = frame
     while caller is not None and _module(caller) == "contextlib":
         if caller.f_code.co_name == _DECORATED:
             return False
         caller = caller.f_back
-    return caller is not None and _module(caller) in _WORKERS
+    return _module(caller) in _WORKERS
 
 
-def _module(frame: FrameType) -> str:
-    name = frame.f_globals.get("__name__")
+def _module(frame: FrameType | None) -> str:
+    """Return the name of the module that ``frame`` runs in; empty where there is none."""
+    name = None if frame is None else frame.f_globals.get("__name__")
     return name if isinstance(name, str) else ""

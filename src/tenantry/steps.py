@@ -7,7 +7,6 @@ Nothing here knows what a tenant is.
 from __future__ import annotations
 
 import functools
-import sys
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from contextlib import AbstractContextManager, suppress
 from types import AsyncGeneratorType, CoroutineType, FunctionType, GeneratorType, MethodType
@@ -107,12 +106,13 @@ def _held(target: Any, step: Step, final: Step, *, is_owned: bool = False) -> An
 
 def _is_suspended(generator: AsyncGeneratorType[Any, Any]) -> bool:
     """Tell whether ``generator`` stands at a ``yield``: it has begun, does not run, and has not ended."""
-    if sys.version_info >= (3, 12):
-        return generator.ag_suspended
-    frame = generator.ag_frame
-    if frame is None or generator.ag_running:
+    suspended: bool | None = getattr(generator, "ag_suspended", None)
+    if suspended is not None:
+        return suspended
+    frame = generator.ag_frame  # pragma: no cover - CPython 3.11
+    if frame is None or generator.ag_running:  # pragma: no cover
         return False
-    return bool(frame.f_code.co_code[frame.f_lasti] != _RETURN_GENERATOR)
+    return bool(frame.f_code.co_code[frame.f_lasti] != _RETURN_GENERATOR)  # pragma: no cover
 
 
 def _bound_descriptor(descriptor: Any, step: Step, final: Step, on_call: Callable[[], None]) -> Any:

@@ -432,6 +432,19 @@ async def test_assert_isolated_of_a_synchronous_function_needs_no_await() -> Non
         assert_isolated(lambda: "same")
 
 
+async def test_assert_isolated_takes_functions_that_are_asynchronous_for_some_tenants_only() -> None:
+    """One of them has its answer at hand, say."""
+
+    async def fetched() -> str:
+        return keys.session("t")
+
+    at_hand = iter([False, True])
+    await assert_isolated(lambda: keys.session("t") if next(at_hand) else fetched())
+    at_hand = iter([True, False])
+    with pytest.raises(AssertionError, match="yields b'same'"):
+        await assert_isolated(lambda: "same" if next(at_hand) else bad_async())
+
+
 async def test_assert_isolated_keeps_concurrent_work_apart() -> None:
     """While it waits, other tasks of the loop see their own tenant."""
 
