@@ -58,7 +58,7 @@ def variants(node: ast.AST) -> Iterator[tuple[str, ast.AST | None]]:  # noqa: C9
                 new.test = ast.copy_location(ast.Constant(value), test)
                 yield f"condition -> {value}", new
         case ast.Return(value=value) if value is not None and not (
-            isinstance(value, ast.Constant) and value.value is None
+            isinstance(value, ast.Constant) and value.value in (None, False)
         ):
             yield "return None", ast.Return(ast.Constant(None))
         case ast.Raise() | ast.Assign() | ast.AugAssign() | ast.Delete():

@@ -32,6 +32,7 @@ from tenantry import (
     tenant_scope,
     without_tenant,
 )
+from tenantry import context as core
 from tenantry.context import begin_unit, current_unit, end_unit, get_state, require_tenant, unit_of_work
 
 
@@ -391,6 +392,18 @@ def test_without_tenant_logs_its_reason(caplog):
     assert "nightly clean-up" in caplog.text
 
 
+def test_asynchronous_without_tenant_logs_its_reason_too(caplog):
+    """Both forms are one."""
+
+    async def main():
+        with caplog.at_level(logging.INFO, logger="tenantry"):
+            async with without_tenant(reason="the nightly report"):
+                pass
+
+    asyncio.run(main())
+    assert "the nightly report" in caplog.text
+
+
 def test_without_tenant_lets_tenants_in_without_switch_and_restores():
     """A platform job works through its tenants one by one."""
     with tenant_scope("acme"):
@@ -613,7 +626,8 @@ def test_unit_begun_and_ended_by_hand_is_a_unit_of_work(hook):
         assert active() == "stale"
         end_unit(begun)
         assert active() == "stale"
-    assert "+a:acme:acme" in log
+    assert log.count("+a:acme:acme") == 1
+    assert len([line for line in log if line.startswith("-a:acme")]) == 1
 
 
 def test_unit_begun_and_ended_by_hand_without_hooks():
@@ -788,6 +802,57 @@ def test_hooks_fire_wherever_a_tenant_becomes_active(hook, run):
     hook(Recorder(log, "a"))
     contextvars.copy_context().run(run)
     assert "+a:acme:acme" in log
+
+
+def test_hooks_fire_for_a_carried_call_where_its_tenant_is_not_active(hook):
+    """Where it is, they are entered already."""
+    log = []
+    carried = carry_for("acme", active)
+    hook(Recorder(log, "a"))
+    with tenant_scope("acme"):
+        log.clear()
+        assert carried() == "acme"
+        assert log == []
+    log.clear()
+    assert carried() == "acme"
+    assert log == ["+a:acme:acme", "-a:acme:acme:None"]
+
+
+def test_hooks_stay_entered_for_a_part_of_a_unit(hook):
+    """A whole unit of the same tenant has its own."""
+    log = []
+    hook(Recorder(log, "a"))
+    begun = begin_unit("acme")
+    log.clear()
+    end_unit(begin_unit("acme", part=True))
+    assert log == []
+    end_unit(begin_unit("acme"))
+    assert log == ["+a:acme:acme", "-a:acme:acme:None"]
+    log.clear()
+    end_unit(begin_unit("globex", part=True))
+    assert log == ["+a:globex:globex", "-a:globex:globex:None"]
+    log.clear()
+    end_unit(begun)
+    assert log == ["-a:acme:acme:None"]
+
+
+def test_without_hooks_nothing_of_them_runs(monkeypatch):
+    """A scope pays for hooks only if there are any."""
+
+    def refuse(*arguments, **options):
+        raise AssertionError("there are no hooks")
+
+    for name in ("_enter_hooks", "_leave_hooks", "_take_back_hooked"):
+        monkeypatch.setattr(core, name, refuse)
+    monkeypatch.setattr(core._Scope, "_choose", refuse)  # that is for mistakes
+    with unit_of_work("acme"), without_tenant(reason="a test"), tenant_scope("globex"):
+        pass
+    monkeypatch.setattr(core, "_replace", refuse)
+    with tenant_scope("acme"), tenant_scope("globex", switch=True):
+        pass
+    monkeypatch.setattr(core, "_take_back", refuse)
+    end_unit(begin_unit("acme"))
+    assert active() is None
 
 
 def test_nesting_the_same_tenant_fires_nothing_and_a_switch_keeps_the_outer_hooks(hook):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import _thread
 import asyncio
 import contextlib
+import contextvars
 import queue
+import textwrap
 import types
 
 import anyio.to_thread
@@ -62,12 +64,50 @@ def test_scope_in_a_generator_that_nothing_in_python_drives_is_refused():
     assert isinstance(seen.get(timeout=10), ScopeOrderError)
 
 
+def driver(module):
+    """Give a function that takes a step of a generator from within ``module``."""
+    source = """
+        def step(generator):
+            if hasattr(generator, "__next__"):
+                return next(generator)
+            try:
+                generator.__anext__().send(None)
+            except StopIteration as stop:
+                return stop.value
+    """
+    namespace = {"__name__": module}
+    exec(textwrap.dedent(source), namespace)
+    return namespace["step"]
+
+
+@pytest.mark.parametrize(
+    ("module", "makes"),
+    [
+        ("anyio._backends._asyncio", [plain_async]),
+        ("tenantry.pytest_plugin", [plain_async]),
+        ("_pytest.fixtures", [plain, plain_async]),
+        ("pytest_asyncio.plugin", [plain, plain_async]),
+        ("anyiox", []),
+        ("tenantry", []),
+        (None, []),
+    ],
+)
+def test_scope_is_let_into_the_generators_of_known_drivers(module, makes):
+    """Of fixtures, whose every step runs in one context; a synchronous one says nothing about that to anyio."""
+    for make in (plain, plain_async):
+        if make in makes:
+            assert contextvars.copy_context().run(driver(module), make()) == "acme"
+        else:
+            with pytest.raises(ScopeOrderError):
+                driver(module)(make())
+
+
 @pytest.mark.parametrize("make", [plain_async, plain_async_without])
 def test_scope_in_an_async_generator_frame_is_refused(make):
     """The asynchronous form too."""
 
     async def main():
-        with pytest.raises(ScopeOrderError, match="in_generator=True"):
+        with pytest.raises(ScopeOrderError, match=rf"in_generator=True.*generator '{make.__name__}'"):
             await anext(make())
 
     asyncio.run(main())

@@ -61,13 +61,11 @@ def _is_driven_safely(frame: FrameType, flags: int) -> bool:
     package = _module(driver).partition(".")[0]
     if package in _ASYNC_DRIVERS or _module(driver) == _PYTEST_PLUGIN:
         return bool(flags & CO_ASYNC_GENERATOR)
-    if package not in _DRIVERS:
-        return False
-    return package != "contextlib" or not _is_called_by_worker(driver)
+    return package in _DRIVERS and not _is_called_by_worker(driver)
 
 
 def _is_called_by_worker(frame: FrameType | None) -> bool:
-    """Tell whether the call into contextlib that ``frame`` belongs to was made by a worker thread's loop.
+    """Tell whether the call into contextlib that ``frame`` may belong to was made by a worker thread's loop.
 
     A context manager that is used as a decorator is left in the same call, whoever makes it.
     """
