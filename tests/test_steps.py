@@ -223,6 +223,38 @@ def test_coroutines_of_every_kind_of_callable_are_held(target, carry):
     assert asyncio.run(main()) is None
 
 
+class AsyncCalled:
+    async def __call__(self):
+        return active()
+
+    async def method(self):
+        return active()
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        functools.partial(coroutine_function),
+        functools.partial(functools.partial(AsyncCalled().method)),
+        AsyncCalled(),
+        functools.partial(AsyncCalled()),
+        AsyncCalled().method,
+    ],
+    ids=["partial", "partial of partial of method", "callable object", "partial of callable object", "method"],
+)
+def test_coroutine_callables_are_seen_as_such_through_what_wraps_them(target):
+    """A host calls what is not one in a thread."""
+    assert inspect.iscoroutinefunction(tenant_scope("acme")(target))
+    with tenant_scope("acme"):
+        assert inspect.iscoroutinefunction(carry_tenant(target))
+
+
+def test_classes_are_refused_by_the_decorator():
+    """It would hold the making of an object, and none of its methods."""
+    with pytest.raises(TypeError, match="functions and other callables, not type"):
+        tenant_scope("acme")(Called)
+
+
 def test_carried_callables_of_every_kind():
     """Methods, partials, builtins and callable objects."""
     with tenant_scope("acme"):

@@ -21,7 +21,7 @@ CO_ITERABLE_COROUTINE = 0x100  # @types.coroutine: a generator by its flags, a c
 CO_ASYNC_GENERATOR = 0x200
 
 # CPython 3.11 has no ag_suspended; the frame of a generator that has not begun stands at this instruction.
-_RETURN_GENERATOR = 75
+_RETURN_GENERATOR = 75  # pragma: no mutate - CPython 3.11
 
 Step: TypeAlias = Callable[[], AbstractContextManager[object]]
 _T = TypeVar("_T")
