@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Any
+
 import pytest
 
 pytest.importorskip("redis")
 
 from tenantry.errors import CrossTenantError, TenancyError, UnknownCommandError
-from tenantry.integrations.redis.rules import declare
+from tenantry.integrations.redis.rules import RULES, declare
 from tenantry.integrations.redis.verdict import binds, refuse, verdict
 from tenantry.keys import shared_key
 
@@ -59,6 +62,7 @@ GEORADIUSBYMEMBER acme:g STORE 1 m STOREDIST acme:x
 GEOSEARCHSTORE acme:d acme:g FROMMEMBER m BYRADIUS 1 m
 SORT acme:1
 SORT acme:1 BY nosort GET # GET acme:w:*->f LIMIT 0 1 DESC ALPHA STORE acme:d
+SORT acme:1 LIMIT 0 1
 SORT acme:1 LIMIT 0 1 STORE acme:d
 SORT acme:1 STORE acme:d GET #
 SORT_RO acme:1 BY acme:w:*
@@ -155,6 +159,7 @@ FOREIGN = """
 2 MEMORY USAGE globex:1
 2 WATCH acme:1 globex:1
 9 GEORADIUS acme:g 1 1 1 m STORE acme:x STORE globex:y
+6 GEORADIUSBYMEMBER acme:g m 1 m STORE globex:x
 8 georadiusbymember acme:g m 1 m store acme:x storedist globex:y
 3 SORT acme:1 STORE globex:d
 5 sort acme:1 get # get globex:w:*
@@ -378,6 +383,22 @@ def test_refusal_tells_another_tenants_key_from_one_without_a_prefix() -> None:
     assert bare is not None
     assert "another tenant" in other.detail
     assert "no tenant prefix" in bare.detail
+
+
+def test_refusal_tells_a_shared_key_that_nobody_declared_what_it_lacks() -> None:
+    """It has the prefix of shared keys, so it is no tenant's; what is missing is the declaration."""
+    refusal = verdict([b"GET", b"%shared:verdict-nobody:x"], "acme")
+    assert refusal is not None
+    assert "@shared_key" in refusal.detail
+    assert "verdict-nobody" not in refusal.detail
+
+
+@pytest.mark.parametrize("value", [RULES["GET"], verdict([b"GET", b"x"], "acme")])
+def test_rules_and_refusals_cannot_be_changed(value: Any) -> None:
+    """All clients of the process share the rules."""
+    with pytest.raises(dataclasses.FrozenInstanceError, match="cannot assign"):
+        setattr(value, dataclasses.fields(value)[-1].name, 2)
+    assert not hasattr(value, "__dict__")
 
 
 @pytest.mark.parametrize("word", [b"GETX globex:1", b"GETX\tglobex:1", b"\x00globex:1", b"x" * 100])

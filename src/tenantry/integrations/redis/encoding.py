@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from redis.exceptions import DataError
 
 __all__ = ["Encode", "encode_all", "encoder", "frozen", "utf8"]
 
-Encode = Callable[[str], bytes]
+Encode: TypeAlias = Callable[[str], bytes]
 
 _EXACT = frozenset((str, bytes, int, float))
 

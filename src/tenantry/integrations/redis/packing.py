@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Mapping
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeAlias
 
 import redis.connection
 from redis.credentials import StreamingCredentialProvider
@@ -137,7 +137,7 @@ def reauthenticates(connection: Any) -> bool:
     return isinstance(connection.credential_provider, StreamingCredentialProvider)
 
 
-Pack = Callable[..., Any]
+Pack: TypeAlias = Callable[..., Any]
 
 
 def _choose(inner: Packer, hiredis_pack: Any, quick: Quick, careful: Pack, encode: Encode) -> Pack:

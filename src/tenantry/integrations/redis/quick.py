@@ -8,7 +8,7 @@ certain here is no refusal; it goes to the verdict.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from tenantry.context import get_state
 from tenantry.integrations.redis.rules import PLAIN_SPECS, XREAD_OPTIONS, Rule
@@ -44,7 +44,7 @@ _STREAMS: Final = {
 }
 
 
-OwnTenant = Callable[[tuple[Any, ...]], str | None]
+OwnTenant: TypeAlias = Callable[[tuple[Any, ...]], str | None]
 
 
 def never(_: tuple[Any, ...]) -> str | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple, TypeAlias
 
 from tenantry.integrations.redis._commands import COMMANDS
 
@@ -27,10 +27,10 @@ __all__ = [
     "find_rule",
 ]
 
-Argv = Sequence[bytes]
-Kind = Literal["key", "pattern", "channel"]
-Positions = Callable[[Argv], Iterable[int]]
-Declaration = int | tuple[int, int, int] | Positions
+Argv: TypeAlias = Sequence[bytes]
+Kind: TypeAlias = Literal["key", "pattern", "channel"]
+Positions: TypeAlias = Callable[[Argv], Iterable[int]]
+Declaration: TypeAlias = int | tuple[int, int, int] | Positions
 
 
 class Claim(NamedTuple):
@@ -48,7 +48,7 @@ class Unreadable(Exception):  # noqa: N818 - a message between rule and verdict,
     """The arguments do not say where the keys stand; ``args``: the position, and why."""
 
 
-Claims = Callable[[Argv], Iterable[Claim]]
+Claims: TypeAlias = Callable[[Argv], Iterable[Claim]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class Rule:
         claims: Its claims, from the arguments; raises ``Unreadable``. ``None``: it can claim nothing.
         passes: Whether it passes, under a tenant, when it claims nothing.
         anytime: Whether it passes with no tenant too: what the client sends on its own.
-        refused: Why it is refused whatever it claims, or ``""``.
+        refused: Why it is never sent, or ``""``; a rule that says so claims nothing.
         only: The position of its only key where that is all there is to it, else 0.
     """
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from tenantry.errors import CrossTenantError, UnknownCommandError
 from tenantry.integrations.redis.rules import Argv, Claim, Rule, Unreadable, find_rule
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Refusal", "binds", "refuse", "shown_name", "verdict"]
 
-Reason = Literal["no tenant", "foreign", "unknown"]
+Reason: TypeAlias = Literal["no tenant", "foreign", "unknown"]
 
 _KEYLESS: Final = (
     "it names no key of the tenant's, and may reach beyond it. Platform jobs use a client that was never "
@@ -60,7 +60,7 @@ def verdict(
     if rule.refused:
         return Refusal("foreign", name, None, rule.refused)
     try:
-        claims = tuple(rule.claims(argv)) if rule.claims is not None else ()
+        claims = _claims(argv, rule)
     except Unreadable as unreadable:
         return Refusal("foreign", name, *unreadable.args)
     if not claims and not rule.passes:
@@ -73,20 +73,19 @@ def _unknown(shown: str, tenant: str | None) -> Refusal:
     return Refusal("no tenant" if tenant is None else "unknown", shown, None, detail)
 
 
+def _claims(argv: Argv, rule: Rule) -> tuple[Claim, ...]:
+    return tuple(rule.claims(argv)) if rule.claims is not None else ()
+
+
 def _without_tenant(argv: Argv, rule: Rule) -> Refusal | None:
     if rule.anytime:
         return None
-    return None if _claims_shared_only(argv, rule) else Refusal("no tenant", rule.name)
-
-
-def _claims_shared_only(argv: Argv, rule: Rule) -> bool:
-    if rule.claims is None or rule.refused:
-        return False
     try:
-        claims = tuple(rule.claims(argv))
+        claims = _claims(argv, rule)
     except Unreadable:
-        return False
-    return bool(claims) and all(_is_shared(argv, claim) for claim in claims)
+        claims = ()
+    shared_only = claims and all(_is_shared(argv, claim) for claim in claims)
+    return None if shared_only else Refusal("no tenant", rule.name)
 
 
 def _is_shared(argv: Argv, claim: Claim) -> bool:
