@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import random
 import tracemalloc
 from collections.abc import AsyncIterator, Iterable, Iterator
@@ -224,8 +225,11 @@ def test_websocket_runs_under_its_tenant() -> None:
 
 
 @pytest.mark.parametrize("value", [None, "a:b", "globex"])
-def test_websocket_is_refused_before_it_is_accepted(value: str | None) -> None:
-    """With code 1008; ``on_error`` is not asked."""
+def test_websocket_is_refused_before_it_is_accepted(
+    value: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With code 1008; ``on_error`` is not asked, and the log has it as it has a refused request."""
+    caplog.set_level(logging.INFO, "tenantry")
     asked: list[object] = []
     app = TenantMiddleware(
         socket_app,
@@ -237,6 +241,8 @@ def test_websocket_is_refused_before_it_is_accepted(value: str | None) -> None:
         pass
     assert caught.value.code == 1008
     assert not asked
+    (message,) = [record.getMessage() for record in caplog.records if record.name == "tenantry"]
+    assert message.startswith("request refused with 40")
 
 
 def test_exempt_and_optional_websockets_run_with_none() -> None:
