@@ -347,6 +347,9 @@ class EdgeContract:
         ask = self.edge(resolver=TRUSTING, exempt=("/healthz",))
         assert ask("/healthz", {"X-Tenant": "acme"}).json is None
         assert is_problem(ask("/healthz/"), 400)
+        ask = self.edge(resolver=TRUSTING, exempt="/healthz")
+        assert ask("/healthz", {"X-Tenant": "acme"}).json is None
+        assert is_problem(ask("/"), 400)
         ask = self.edge(resolver=TRUSTING, exempt=lambda request: request.path.startswith("/public"))
         assert ask("/public/a", {"X-Tenant": "a:b"}).json is None
         assert ask("/public/a", {"X-Tenant": "acme"}).json is None

@@ -95,13 +95,12 @@ class Gate:
     def answer(self, request: Request, error: ResolutionError) -> Any:
         """Return the answer to a refusal: a :class:`Problem`, or what ``on_error`` says; or an awaitable.
 
-        Raises:
-            TypeError: ``on_error`` returned ``None``.
+        Whether ``on_error`` returned a response is for the edge to say.
         """
         self.log_refusal(error)
         if self._on_error is None:
             return problem_of(error, self._challenge)
-        return advance(self._asked(self._on_error, request, error))
+        return self._on_error(request, error)
 
     def log_refusal(self, error: ResolutionError) -> None:
         """Log that a request was refused, and nothing of what it said."""
@@ -139,15 +138,6 @@ class Gate:
     def _nothing_resolved(self) -> ResolutionError:
         status = 401 if self._source.reads_credentials else 400
         return refusal(status, "The request names no tenant.", self._source.sources)
-
-    @staticmethod
-    def _asked(on_error: OnError, request: Request, error: ResolutionError) -> Steps[Any]:
-        answer = on_error(request, error)
-        if needs_await(answer):
-            answer = yield answer
-        if answer is None:
-            raise TypeError("on_error has to return the host's response, and returned None")
-        return answer
 
 
 def _paths(exempt: Iterable[str]) -> frozenset[str]:
