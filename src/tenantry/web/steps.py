@@ -52,8 +52,6 @@ async def _finish(steps: Steps[T], awaitable: Awaitable[Any]) -> T:
     except StopIteration as end:
         result: T = end.value
         return result
-    finally:
-        steps.close()
 
 
 def _greenlets(module: str, function: str, part: str) -> bool:
