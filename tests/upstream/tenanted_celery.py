@@ -54,7 +54,7 @@ def pytest_runtest_protocol() -> Generator[None, Any, Any]:
         return (yield)
     from tenantry import tenant_scope
 
-    with tenant_scope("acme"):
+    with tenant_scope("acme", in_generator=True):  # pluggy takes every step in the context of the call
         return (yield)
 
 

@@ -103,12 +103,68 @@ class TestSolo(Combination, PoolContract):
 
 
 @pytest.mark.deep
+class TestSpawnOnRabbitMQ(TestSpawn):
+    """The other broker."""
+
+    broker = "rabbitmq_url"
+
+
+@pytest.mark.deep
+class TestThreadsOnRabbitMQ(TestThreads):
+    """The other broker."""
+
+    broker = "rabbitmq_url"
+
+
+@pytest.mark.deep
+class TestGeventOnRabbitMQ(TestGevent):
+    """The other broker."""
+
+    broker = "rabbitmq_url"
+
+
+@pytest.mark.deep
+class TestEventletOnRedis(TestEventlet):
+    """The other broker."""
+
+    broker = "redis_url"
+
+
+@pytest.mark.deep
+class TestSoloOnRabbitMQ(TestSolo):
+    """The other broker."""
+
+    broker = "rabbitmq_url"
+
+
+@pytest.mark.deep
 class TestBesideTracingTools(Combination, ProcessContract):
     """Sentry, OpenTelemetry and ddtrace instrument the worker too; one of them writes an inner ``headers``."""
 
     signed = True
     env = {"PROBE_SECRETS": "key"}
     worker_env = {"PROBE_BESIDE": "sentry,otel,ddtrace", "DD_TRACE_AGENT_URL": "http://127.0.0.1:1"}
+
+
+@pytest.mark.deep
+class TestThreadsBesideTracingTools(TestThreads):
+    """The same tools in one process with many tasks."""
+
+    worker_env = TestBesideTracingTools.worker_env
+
+
+@pytest.mark.deep
+class TestGeventBesideTracingTools(TestGevent):
+    """The same tools in greenlets."""
+
+    worker_env = TestBesideTracingTools.worker_env
+
+
+@pytest.mark.deep
+class TestSoloBesideTracingTools(TestSolo):
+    """The same tools in the worker's own process."""
+
+    worker_env = TestBesideTracingTools.worker_env
 
 
 @pytest.mark.deep

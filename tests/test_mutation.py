@@ -1,0 +1,41 @@
+"""Break the source in small ways, one at a time: the tests of each part notice nearly all of them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = [
+    pytest.mark.deep,
+    pytest.mark.timeout(5400),
+    pytest.mark.skipif(sys.version_info < (3, 12), reason="scripts/mutate.py needs sys.monitoring"),
+]
+
+ROOT = Path(__file__).parent.parent
+CELERY = "tests/integrations/celery tests/test_cli_quarantine.py"
+REDIS = "tests/integrations/redis"
+#: Part: the least share that has to be noticed, in per cent; the tests; the files under src/tenantry.
+PARTS = {
+    "context": (
+        95,
+        "tests/test_context.py tests/test_frames.py tests/test_steps.py",
+        "context.py frames.py steps.py",
+    ),
+    "keys": (95, "tests/keys", "keys"),
+    "ids": (95, "tests/test_ids.py", "ids.py"),
+    "propagation": (95, "tests/test_propagation.py", "propagation.py"),
+}
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_mutants_are_noticed(part: str) -> None:
+    """The survivors are argued in docs/reference/deep-runs.md."""
+    least, tests, files = PARTS[part]
+    command = [sys.executable, "scripts/mutate.py", "--least", str(least), "--tests", *tests.split()]
+    paths = [f"src/tenantry/{file}" for file in files.split()]
+    done = subprocess.run([*command, "--", *paths], cwd=ROOT, text=True, capture_output=True)
+    print(done.stdout)
+    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-4000:]
