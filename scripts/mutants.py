@@ -1,12 +1,13 @@
 """The ways to break a file of source: one syntax tree for each, with its lines and a name for what changed.
 
-``# pragma: no mutate`` on a line takes it out.
+``# pragma: no mutate`` on a line takes it out, and on the line of a ``def`` the whole function.
 """
 
 from __future__ import annotations
 
 import ast
 import copy
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ COMPARE = {
     ast.Eq: ast.NotEq, ast.NotEq: ast.Eq, ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt,
     ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn, ast.NotIn: ast.In,
 }  # fmt: skip
+NO_MUTATE = re.compile("# pragma: .*no mutate")
 ARITHMETIC = {
     ast.Add: ast.Sub,
     ast.Sub: ast.Add,
@@ -83,6 +85,8 @@ class Mutator(ast.NodeTransformer):
                 node.value = self.visit(node.value)  # type: ignore[assignment]
             return node
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            if node.lineno in self.skipped:
+                return node
             node.args.defaults = [self.visit(default) for default in node.args.defaults]  # type: ignore[misc]
             node.body = [self.visit(statement) for statement in node.body]  # type: ignore[misc]
             return node
@@ -118,7 +122,7 @@ def is_unseen(node: ast.AST) -> bool:
 def mutants(path: Path) -> Iterator[tuple[range, str, ast.Module]]:
     """Yield (lines, what, tree) for every mutant of a file."""
     source = path.read_text()
-    skipped = {number for number, line in enumerate(source.splitlines(), 1) if "pragma: no mutate" in line}
+    skipped = {number for number, line in enumerate(source.splitlines(), 1) if NO_MUTATE.search(line)}
     target = 0
     while True:
         mutator = Mutator(target, skipped)

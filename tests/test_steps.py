@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import functools
 import gc
@@ -13,10 +14,12 @@ import types
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import trio
 
 from tenantry import (
     NoTenantError,
     TenantConflictError,
+    add_scope_hook,
     carry_tenant,
     current_tenant_or_none,
     detached,
@@ -240,7 +243,13 @@ class AsyncCalled:
         functools.partial(AsyncCalled()),
         AsyncCalled().method,
     ],
-    ids=["partial", "partial of partial of method", "callable object", "partial of callable object", "method"],
+    ids=[
+        "partial",
+        "partial of partial of method",
+        "callable object",
+        "partial of callable object",
+        "method",
+    ],
 )
 def test_coroutine_callables_are_seen_as_such_through_what_wraps_them(target):
     """A host calls what is not one in a thread."""
@@ -290,6 +299,42 @@ def test_without_tenant_decorates_and_logs_each_call(caplog):
     assert caplog.text.count("nightly") == 2
 
 
+def test_without_tenant_logs_calls_of_asynchronous_functions_and_generators(caplog):
+    """When the call is made, or with the first step."""
+
+    async def main():
+        assert await nightly(coroutine_function)() is None
+        assert [step async for step in nightly(async_twice)()] == [None, None]
+
+    async def async_twice():
+        yield active()
+        yield active()
+
+    def twice():
+        yield active()
+        yield active()
+
+    nightly = without_tenant(reason="nightly")
+    with caplog.at_level(logging.INFO, logger="tenantry"):
+        asyncio.run(main())
+        assert caplog.text.count("nightly") == 2
+        assert list(nightly(twice)()) == [None, None]
+    assert caplog.text.count("nightly") == 3
+
+
+def test_decorator_keeps_the_attributes_of_a_function_and_not_those_of_an_object():
+    """Tasks and endpoints are marked by them; the state of a callable object is its own affair."""
+
+    def function():
+        """Do."""
+
+    function.marked = True
+    called = Called()
+    called.marked = True
+    assert tenant_scope("acme")(function).marked is True
+    assert not hasattr(tenant_scope("acme")(called), "marked")
+
+
 # --- generators ---------------------------------------------------------------------------------------
 
 
@@ -322,6 +367,7 @@ def test_generator_holds_its_tenant_per_step(bind):
     assert active() is None
     assert steps.send(1) == (1, "acme")
     assert steps.throw(KeyError(2)) == (2, "acme")
+    assert steps.send(3) == (3, "acme")
     assert active() is None
     steps.close()
     assert FINAL == ["acme"]
@@ -339,6 +385,7 @@ def test_async_generator_holds_its_tenant_per_step(bind):
         assert active() is None
         assert await steps.asend(1) == (1, "acme")
         assert await steps.athrow(KeyError(2)) == (2, "acme")
+        assert await steps.asend(3) == (3, "acme")
         assert active() is None
         await steps.aclose()
         return active()
@@ -593,6 +640,72 @@ def test_results_of_plain_functions_stay_the_callers():
         tenant_scope("acme")(lambda: coroutine)()
     assert list(generator) == [None]
     assert asyncio.run(coroutine) is None
+
+
+def test_asynchronous_results_of_plain_functions_stay_the_callers():
+    """Also those that have begun."""
+
+    async def main():
+        steps = async_echo()
+        await anext(steps)
+        tenant_scope("acme")(lambda: steps)()
+        gc.collect()
+        await asyncio.sleep(0)
+        assert await steps.asend(1) == (1, None)
+        await steps.aclose()
+
+    asyncio.run(main())
+    assert FINAL == [None]
+
+
+@BINDERS
+@pytest.mark.parametrize("run", [asyncio.run, trio.run], ids=["asyncio", "trio"])
+def test_async_generator_that_is_left_behind_is_ended_under_its_tenant(bind, run):
+    """The loop ends what was begun in it, wherever it was made, and the one inside by its end."""
+    bound = bind(tenant_of_the_end)()
+
+    async def main():
+        assert await anext(bound) == "acme"
+
+    run(main) if run is trio.run else run(main())
+    assert FINAL == ["acme"]
+
+
+async def tenant_of_the_end():
+    try:
+        yield active()
+    finally:
+        FINAL.append(active())
+
+
+@pytest.mark.parametrize("is_asynchronous", [False, True])
+def test_finished_generator_is_not_entered_once_more(is_asynchronous):
+    """Each step fires the hooks of its tenant once, and the end none."""
+    entered = []
+
+    @contextlib.contextmanager
+    def hook(tenant_id):
+        entered.append(tenant_id)
+        yield
+
+    def two():
+        yield 1
+        yield 2
+
+    async def async_two():
+        yield 1
+        yield 2
+
+    async def main():
+        return [step async for step in tenant_scope("acme")(async_two)()]
+
+    remove = add_scope_hook(hook)
+    try:
+        steps = asyncio.run(main()) if is_asynchronous else list(tenant_scope("acme")(two)())
+    finally:
+        remove()
+    assert steps == [1, 2]
+    assert entered == ["acme"] * 3
 
 
 def test_bound_objects_keep_their_names():

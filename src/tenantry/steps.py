@@ -7,6 +7,7 @@ Nothing here knows what a tenant is.
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from contextlib import AbstractContextManager, suppress
 from types import AsyncGeneratorType, CoroutineType, FunctionType, GeneratorType, MethodType
@@ -21,7 +22,7 @@ CO_ITERABLE_COROUTINE = 0x100  # @types.coroutine: a generator by its flags, a c
 CO_ASYNC_GENERATOR = 0x200
 
 # CPython 3.11 has no ag_suspended; the frame of a generator that has not begun stands at this instruction.
-_RETURN_GENERATOR = 75  # pragma: no mutate - CPython 3.11
+_RETURN_GENERATOR = 75  # pragma: no mutate - of CPython 3.11
 
 Step: TypeAlias = Callable[[], AbstractContextManager[object]]
 _T = TypeVar("_T")
@@ -107,12 +108,14 @@ def _held(target: Any, step: Step, final: Step, *, is_owned: bool = False) -> An
 def _is_suspended(generator: AsyncGeneratorType[Any, Any]) -> bool:
     """Tell whether ``generator`` stands at a ``yield``: it has begun, does not run, and has not ended."""
     suspended: bool | None = getattr(generator, "ag_suspended", None)
-    if suspended is not None:
-        return suspended
-    frame = generator.ag_frame  # pragma: no cover - CPython 3.11
-    if frame is None or generator.ag_running:  # pragma: no cover
+    return _is_suspended_on_3_11(generator) if suspended is None else suspended
+
+
+def _is_suspended_on_3_11(generator: AsyncGeneratorType[Any, Any]) -> bool:  # pragma: no cover, no mutate
+    frame = generator.ag_frame
+    if frame is None or generator.ag_running:
         return False
-    return bool(frame.f_code.co_code[frame.f_lasti] != _RETURN_GENERATOR)  # pragma: no cover
+    return bool(frame.f_code.co_code[frame.f_lasti] != _RETURN_GENERATOR)
 
 
 def _bound_descriptor(descriptor: Any, step: Step, final: Step, on_call: Callable[[], None]) -> Any:
@@ -224,6 +227,23 @@ def _generator_function(
     return generator_function
 
 
+def _unseen(asend: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Return what takes the first step of an async generator unseen by the event loop.
+
+    Else the loop would close it beside the one around it, when it shuts down: outside the scope, or twice.
+    """
+
+    def first(argument: Any) -> Any:
+        hooks = sys.get_asyncgen_hooks()
+        sys.set_asyncgen_hooks(None, None)
+        try:
+            return asend(argument)
+        finally:
+            sys.set_asyncgen_hooks(*hooks)
+
+    return first
+
+
 def _async_generator_function(
     function: Callable[..., Any],
     step: Step,
@@ -237,7 +257,7 @@ def _async_generator_function(
     async def async_generator_function(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
         on_call()
         inner = function(*args, **kwargs)
-        advance, argument, item = inner.asend, None, None
+        advance, argument, item = _unseen(inner.asend), None, None
         stands = is_begun
         try:
             while True:
