@@ -7,8 +7,11 @@ per step, each the tenant of that step, ``/boom`` with an exception, and every o
 from __future__ import annotations
 
 import asyncio
+import importlib.abc
+import importlib.util
 import json
 import logging
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -77,10 +80,37 @@ def is_problem(answer: Answer, status: int) -> bool:
     )
 
 
+def check_import_without(dependency: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its edge names the extra where the dependency is missing, and hides no broken one."""
+    name = f"tenantry.integrations.{dependency}"
+
+    def load() -> None:
+        spec = importlib.util.find_spec(name)
+        assert spec is not None
+        assert spec.loader is not None
+        spec.loader.exec_module(importlib.util.module_from_spec(spec))
+
+    class Broken(importlib.abc.MetaPathFinder):
+        def find_spec(self, fullname: str, path: object, target: object = None) -> None:
+            if fullname == dependency:
+                raise ModuleNotFoundError("No module named 'other'", name="other")
+
+    load()
+    monkeypatch.setitem(sys.modules, dependency, None)
+    with pytest.raises(ImportError, match=rf"pip install tenantry\[{dependency}\]") as caught:
+        load()
+    assert caught.value.name == dependency
+    monkeypatch.delitem(sys.modules, dependency)
+    monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
+    with pytest.raises(ModuleNotFoundError, match="^No module named 'other'$"):
+        load()
+
+
 class EdgeContract:
     """Inherit, and implement ``edge`` and ``respond``."""
 
     build_errors: tuple[type[Exception], ...] = (TypeError, ValueError)
+    asynchronous = False
 
     def edge(self, **options: Any) -> Ask:
         """Build the edge with these options over the app, and return how to ask it."""
@@ -483,6 +513,17 @@ class EdgeContract:
         assert ask("/", {"X-Tenant": "acme"}).json == "acme"
         assert ask("/", {"X-Tenant": "globex"}).status == 404
         assert ask("/", {"X-Tenant": "nobody"}).status == 404
+
+    def test_synchronous_lookup_runs_in_the_thread_of_the_request_unless_that_has_a_loop(self) -> None:
+        """What the application holds per thread is there; an event loop is not blocked."""
+        threads: list[threading.Thread] = []
+
+        def find(tenant_id: str) -> str:
+            threads.append(threading.current_thread())
+            return tenant_id
+
+        assert self.edge(resolver=TRUSTING, lookup=find)("/", {"X-Tenant": "acme"}).json == "acme"
+        assert (threads == [threading.current_thread()]) is not self.asynchronous
 
     def test_failing_callable_never_runs_the_app(self) -> None:
         """A resolver or ``verify`` that raises fails the request; it never reaches the app."""

@@ -148,6 +148,8 @@ async def test_entry_overwrites_a_stale_tenant() -> None:
 class TestAsgi(EdgeContract):
     """The contract of web edges, on ASGI."""
 
+    asynchronous = True
+
     def edge(self, **options: Any) -> Ask:
         return ask_asgi(TenantMiddleware(asgi_app, **options))
 

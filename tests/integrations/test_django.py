@@ -17,7 +17,7 @@ from tenantry.integrations.django import TenantMiddleware
 from tenantry.resolvers import Header, Session
 from tests.contracts import django_project
 from tests.contracts.drivers import ask_asgi, ask_wsgi, steps
-from tests.contracts.web import TRUSTING, Answer, Ask, EdgeContract
+from tests.contracts.web import TRUSTING, Answer, Ask, EdgeContract, check_import_without
 
 SESSIONS = "django.contrib.sessions.middleware.SessionMiddleware"
 TENANTS = "tenantry.integrations.django.TenantMiddleware"
@@ -50,6 +50,7 @@ class TestDjangoAsgi(DjangoContract):
     """Under ASGI."""
 
     kind = ASGIHandler
+    asynchronous = True
 
 
 ACME = {"X-Tenant": "acme"}
@@ -221,3 +222,8 @@ def test_options_may_be_given_in_code() -> None:
     with override_settings(TENANTRY={"RESOLVER": "no.such"}):
         response = middleware(RequestFactory().get("/", headers=ACME))
     assert response.content == b'"acme"'
+
+
+def test_missing_django_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Django that is there but broken is not taken for a missing one."""
+    check_import_without("django", monkeypatch)

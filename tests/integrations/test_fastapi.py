@@ -15,13 +15,15 @@ from tenantry import NoTenantError, ScopeOrderError, current_tenant_or_none, ten
 from tenantry.integrations.asgi import TenantMiddleware
 from tenantry.integrations.fastapi import ActiveTenant
 from tests.contracts.drivers import asgi_app, ask_asgi
-from tests.contracts.web import TRUSTING, Ask, EdgeContract
+from tests.contracts.web import TRUSTING, Ask, EdgeContract, check_import_without
 
 ACME = {"X-Tenant": "acme"}
 
 
 class TestFastApi(EdgeContract):
     """The contract of web edges, with the app mounted in FastAPI."""
+
+    asynchronous = True
 
     def edge(self, **options: Any) -> Ask:
         app = FastAPI(docs_url=None, openapi_url=None, redoc_url=None)
@@ -139,3 +141,8 @@ def test_synchronous_dependency_that_enters_a_tenant_is_refused() -> None:
 
     with pytest.raises(ScopeOrderError, match="tenant_scope"):
         client(app).get("/")
+
+
+def test_missing_fastapi_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A FastAPI that is there but broken is not taken for a missing one."""
+    check_import_without("fastapi", monkeypatch)

@@ -12,7 +12,7 @@ from tenantry import current_tenant_or_none
 from tenantry.integrations.flask import init_app
 from tenantry.resolvers import Session
 from tests.contracts.drivers import ask_wsgi, steps
-from tests.contracts.web import TRUSTING, Ask, EdgeContract
+from tests.contracts.web import TRUSTING, Ask, EdgeContract, check_import_without
 
 
 def make_app() -> flask.Flask:
@@ -248,3 +248,8 @@ def test_file_is_sent_by_the_server(app: flask.Flask, tmp_path: Any) -> None:
     with app.test_client().get("/file", headers=ACME) as response:
         assert response.text == "content"
     assert type(wrapped[0]) is Wrapper
+
+
+def test_missing_flask_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Flask that is there but broken is not taken for a missing one."""
+    check_import_without("flask", monkeypatch)
