@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import Any
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 from django.core.handlers.asgi import ASGIHandler
 from django.core.handlers.wsgi import WSGIHandler
-from django.http import HttpResponse, StreamingHttpResponse
+from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.test import AsyncRequestFactory, RequestFactory, override_settings
 
 from tenantry import current_tenant_or_none, tenant_scope
 from tenantry.integrations.django import TenantMiddleware
 from tenantry.resolvers import Header, Session
 from tests.contracts import django_project
-from tests.contracts.drivers import ask_asgi, ask_wsgi, steps
+from tests.contracts.drivers import ask_asgi, ask_wsgi, steps, tenant_text
 from tests.contracts.web import TRUSTING, Answer, Ask, EdgeContract, check_import_without
 
 SESSIONS = "django.contrib.sessions.middleware.SessionMiddleware"
@@ -134,6 +135,32 @@ async def test_streamed_answer_to_a_refusal_runs_without_a_tenant(kind: Any) -> 
     assert (response.status_code, parts) == (400, [b"None "] * 3)
 
 
+class AsyncParts:
+    """An asynchronous iterator that cannot be closed."""
+
+    def __init__(self) -> None:
+        self.left = 2
+
+    def __aiter__(self) -> Any:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if not self.left:
+            raise StopAsyncIteration
+        self.left -= 1
+        return tenant_text()
+
+
+async def test_stream_may_be_any_asynchronous_iterator() -> None:
+    """A generator has an ``aclose``; not every iterator does."""
+
+    async def view(request: Any) -> StreamingHttpResponse:
+        return StreamingHttpResponse(AsyncParts())
+
+    response = await TenantMiddleware(view, resolver=TRUSTING)(AsyncRequestFactory().get("/", **ACME))
+    assert [part async for part in response.streaming_content] == [b"acme "] * 2
+
+
 def test_file_is_sent_by_the_server() -> None:
     """A file response keeps the file that ``wsgi.file_wrapper`` is given."""
     with override_settings(TENANTRY={"RESOLVER": TRUSTING}):
@@ -159,6 +186,68 @@ def test_session(kind: Any, ask: Any) -> None:
         assert app("/", {"Cookie": cookie}).status == 400
     with override_settings(TENANTRY={"RESOLVER": Session("tenant")}):
         assert ask(kind())("/").status == 401
+
+
+class AtOnce:
+    """A session that has to be read without waiting."""
+
+    def get(self, key: str, default: Any) -> Any:
+        return {"tenant": "acme"}.get(key, default)
+
+
+class Later:
+    """A session that must not be read where it would block."""
+
+    async def aget(self, key: str, default: Any) -> Any:
+        return AtOnce().get(key, default)
+
+
+def test_session_is_read_as_the_handler_allows() -> None:
+    """By its asynchronous methods where the next handler is asynchronous, and there alone."""
+    request: Any = RequestFactory().get("/")
+    request.session = AtOnce()
+    middleware = TenantMiddleware(django_project.index, resolver=Session("tenant"))
+    assert middleware(request).content == b'"acme"'
+    request.session = Later()
+    middleware = TenantMiddleware(django_project.index_async, resolver=Session("tenant"))
+    assert asyncio.run(middleware(request)).content == b'"acme"'
+
+
+def test_asynchronous_handler_runs_the_edge_on_its_loop() -> None:
+    """Django need not adapt it through a thread."""
+    seen: list[threading.Thread] = []
+
+    def resolver(request: Any) -> str:
+        seen.append(threading.current_thread())
+        return "acme"
+
+    with override_settings(TENANTRY={"RESOLVER": resolver}):
+        assert ask_asgi(ASGIHandler())("/").json == "acme"
+    assert seen == [threading.current_thread()]
+
+
+def test_alias_of_a_header_is_refused_under_asgi() -> None:
+    """Whatever Django makes of it."""
+    with override_settings(TENANTRY={"RESOLVER": TRUSTING, "OPTIONAL": True}):
+        ask = ask_asgi(ASGIHandler())
+    assert ask("/").json is None
+    assert ask("/", {"X_Tenant": "acme"}).status == 400
+
+
+def test_view_of_a_bare_request() -> None:
+    """A request that Django's tools have made, and one from a unix socket."""
+    seen: list[Any] = []
+    middleware = TenantMiddleware(
+        django_project.index, resolver=TRUSTING, exempt=lambda view: not seen.append(view)
+    )
+    middleware(HttpRequest())
+    middleware(RequestFactory().get("/", REMOTE_ADDR=""))
+    middleware(RequestFactory().post("/x", REMOTE_ADDR="10.0.0.1"))
+    assert [(view.method, view.path, view.peer) for view in seen] == [
+        ("GET", "", None),
+        ("GET", "/", None),
+        ("POST", "/x", "10.0.0.1"),
+    ]
 
 
 def on_error(request: Any, error: Any) -> HttpResponse:
@@ -211,9 +300,15 @@ def test_bad_settings_are_found_at_start(options: Any, kind: Any) -> None:
 
 
 def test_missing_settings_are_found_at_start() -> None:
-    """No TENANTRY at all."""
-    with pytest.raises(ImproperlyConfigured, match=r"settings\.TENANTRY"):
+    """No TENANTRY at all, and none of what it has to say."""
+    with pytest.raises(ImproperlyConfigured, match=r"settings\.TENANTRY has to be a dict with"):
         WSGIHandler()
+    for options in ({}, {"OPTIONAL": True}, {"RESOLVER": None}):
+        with (
+            override_settings(TENANTRY=options),
+            pytest.raises(ImproperlyConfigured, match=r"settings\.TENANTRY has no RESOLVER"),
+        ):
+            WSGIHandler()
 
 
 def test_options_may_be_given_in_code() -> None:

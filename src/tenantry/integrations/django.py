@@ -70,7 +70,6 @@ class TenantMiddleware:
     refuses the ORM. Under WSGI asynchronous ones are run to their end.
     """
 
-    sync_capable = True
     async_capable = True
 
     def __init__(
@@ -190,7 +189,7 @@ def _response(answer: Any, request: HttpRequest) -> HttpResponseBase:
 
 def _bound(response: Any, tenant_id: TenantId | None) -> HttpResponseBase:
     """Bind what a streaming response does after it was returned: its steps, and its closers."""
-    if getattr(response, "streaming", False):
+    if response.streaming:
         closers = response._resource_closers
         closers[:] = [_bound_closer(closer, tenant_id) for closer in closers]
         # Not through the setter of streaming_content, which takes from a file response the file that
