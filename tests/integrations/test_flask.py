@@ -7,6 +7,7 @@ from typing import Any
 
 import flask
 import pytest
+from flask.sessions import SecureCookieSessionInterface
 
 from tenantry import current_tenant_or_none
 from tenantry.integrations.flask import init_app
@@ -198,6 +199,28 @@ def test_session_is_opened_by_the_edge() -> None:
     assert client.get("/").status_code == 400
     client.set_cookie("session", "forged")
     assert client.get("/").status_code == 401
+
+
+def test_session_is_opened_once_when_it_is_first_read() -> None:
+    """However many sources read it."""
+    app = make_app()
+    opened: list[object] = []
+
+    class Counting(SecureCookieSessionInterface):
+        def open_session(self, app: Any, request: Any) -> Any:
+            opened.append(request.path)
+            return super().open_session(app, request)
+
+    app.session_interface = Counting()
+
+    def resolver(request: Any) -> str:
+        assert not opened
+        assert request.session is request.session
+        assert opened == ["/x"]
+        return "acme"
+
+    init_app(app, resolver=resolver)
+    assert app.test_client().get("/x").status_code == 200
 
 
 def test_session_without_a_secret_key_names_nothing() -> None:

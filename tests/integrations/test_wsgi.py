@@ -240,6 +240,61 @@ def test_dropped_body_ends_under_its_own_tenant() -> None:
     assert seen == ["acme"]
 
 
+def test_body_is_closed_as_often_as_the_server_says() -> None:
+    """Once more only if it was dropped open."""
+    closed, dropped = Recording(), Recording()
+    response = call(lambda environ, start_response: closed)
+    response.close()
+    del response
+    assert closed.seen == [("close", "acme")]
+    call(lambda environ, start_response: dropped)
+    gc.collect()
+    assert dropped.seen == [("close", "acme")]
+
+
+def test_close_that_fails_ends_the_tenant_once() -> None:
+    """However often the server tries; what is tied to the tenant is told of the error."""
+    log: list[object] = []
+
+    class Hook:
+        def __enter__(self) -> None:
+            log.append("+")
+
+        def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+            log.append((kind, error and error.args, traceback is not None))
+
+    class Broken(Recording):
+        def close(self) -> None:
+            raise KeyError(current_tenant_or_none())
+
+    remove = add_scope_hook(lambda tenant_id: Hook())
+    try:
+        response = call(lambda environ, start_response: Broken())
+        for active in ("acme", "None"):
+            with pytest.raises(KeyError, match=active):
+                response.close()
+        assert log == ["+", (KeyError, ("acme",), True)]
+        log.clear()
+        with pytest.raises(ZeroDivisionError):
+            call(lambda environ, start_response: 1 / 0)
+        assert log == ["+", (ZeroDivisionError, ("division by zero",), True)]
+    finally:
+        remove()
+
+
+def test_body_without_a_close_is_closed_in_silence() -> None:
+    """PEP 3333: a body may have one."""
+
+    class Bare:
+        def __iter__(self) -> Iterator[bytes]:
+            return steps()
+
+    response = call(lambda environ, start_response: Bare())
+    assert b"".join(response) == b"acme acme acme "
+    response.close()
+    assert get_state().kind == "never set"
+
+
 def test_iteration_keeps_the_body_open() -> None:
     """A server that holds the iterator alone gets all parts."""
     assert b"".join(call(wsgi_stream)) == b"acme acme acme "
