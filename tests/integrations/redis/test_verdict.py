@@ -65,6 +65,7 @@ SORT acme:1 BY nosort GET # GET acme:w:*->f LIMIT 0 1 DESC ALPHA STORE acme:d
 SORT acme:1 LIMIT 0 1
 SORT acme:1 LIMIT 0 1 STORE acme:d
 SORT acme:1 STORE acme:d GET #
+SORT acme:1 DESC STORE acme:d
 SORT_RO acme:1 BY acme:w:*
 SCAN 0 MATCH acme:*
 scan 0 count 10 match acme:cart:* type string

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 from tenantry.integrations.redis._commands import COMMANDS
@@ -61,7 +62,7 @@ class Rule:
         passes: Whether it passes, under a tenant, when it claims nothing.
         anytime: Whether it passes with no tenant too: what the client sends on its own.
         refused: Why it is never sent, or ``""``; a rule that says so claims nothing.
-        only: The position of its only key where that is all there is to it, else 0.
+        only: The position of its only key where a declaration says that this is all there is to it, else 0.
     """
 
     name: str
@@ -78,7 +79,7 @@ _COUNT = re.compile(rb"0|[1-9][0-9]{0,17}")
 
 
 def _range(first: int, last: int, step: int, argv: Argv) -> range:
-    end = len(argv) + last if last < 0 else last
+    end = last if last > 0 else len(argv) + last
     if first > end or end >= len(argv):
         raise Unreadable(first, "its arguments end before its key")
     return range(first, end + 1, step)
@@ -95,38 +96,32 @@ def _counted(at: int, step: int, argv: Argv) -> range:
 
 def _positions(spec: str) -> Positions:
     """Read one word of the table: ``1``, ``1:-1``, ``1:-1:2``, ``#1``, ``#1:2``."""
-    counted = spec.startswith("#")
-    numbers = [int(number) for number in spec.lstrip("#&").split(":")]
-    if counted:
-        at, step = numbers[0], (numbers[1:] or [1])[0]
-        return lambda argv: _counted(at, step, argv)
-    first = numbers[0]
-    last, step = (numbers[1:2] or [first])[0], (numbers[2:] or [1])[0]
-    return lambda argv: _range(first, last, step, argv)
+    if spec.startswith("#"):
+        at, _, every = spec[1:].partition(":")
+        return partial(_counted, int(at), int(every or 1))
+    first, *more = map(int, spec.split(":"))
+    last, step = more[0] if more else first, more[1] if len(more) > 1 else 1
+    return partial(_range, first, last, step)
 
 
 def _claims(spec: str) -> Claims:
-    kind: Kind = "channel" if spec.startswith("&") else "key"
     readers = [_positions(word) for word in spec.split()]
 
     def claims(argv: Argv) -> Iterator[Claim]:
         for reader in readers:
             for position in reader(argv):
-                yield Claim(position, kind)
+                yield Claim(position)
 
     return claims
 
 
-_READABLE = re.compile(r"&?#?\d+(:-?\d+){0,2}")
+_READABLE = re.compile(r"#?\d+(:-?\d+){0,2}")
 
 
 def _from_table(name: str, spec: str) -> Rule | None:
-    words = spec.split()
-    if not words:
-        return Rule(name)
-    if not all(_READABLE.fullmatch(word) for word in words):
-        return None  # options move its keys: one of the rules below
-    return Rule(name, _claims(spec), only=int(spec) if spec.isdigit() else 0)
+    if not all(map(_READABLE.fullmatch, spec.split())):
+        return None  # options move its keys, or it names channels: one of the rules below
+    return Rule(name, _claims(spec))
 
 
 # --- commands whose keys hide behind options -----------------------------------------------------
@@ -286,7 +281,6 @@ PLAIN_SPECS: Final[Mapping[str, str]] = {
     name: spec
     for name, spec in COMMANDS.items()
     if " " not in name
-    and "&" not in spec
     and all(map(_READABLE.fullmatch, spec.split() or ["-"]))
     and name not in {rule.name for rule in _BY_HAND}
 }
