@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import re
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 from weakref import WeakKeyDictionary
 
 from tenantry.context import require_tenant
@@ -52,7 +52,7 @@ __all__ = [
     "uninstall",
 ]
 
-ColumnType = Literal["text", "varchar", "uuid"]
+ColumnType: TypeAlias = Literal["text", "varchar", "uuid"]
 
 _SETTING: Final = "app.tenant_id"
 # Qualified: a search_path that puts another schema first must not choose the function.

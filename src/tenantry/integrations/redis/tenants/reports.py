@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 __all__ = [
     "AuditReport",
@@ -88,5 +88,5 @@ class AuditReport(Report):
 
 R = TypeVar("R", bound=Report)
 
-Progress = Callable[[R], object] | None
+Progress: TypeAlias = Callable[[R], object] | None
 """Called with a report after every page; what it raises ends the operation."""
