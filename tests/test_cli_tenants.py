@@ -13,7 +13,9 @@ import pytest
 import redis
 from typer.testing import CliRunner, Result
 
-from tenantry.cli import app
+from tenantry.cli import app, tenants
+from tenantry.cli.tenants import Server
+from tests import services
 
 KEYS = {"acme:1": "a", "acme:2": "b", "globex:1": "c"}
 
@@ -32,10 +34,17 @@ def url(valkey_url: str) -> str:
     return valkey_url
 
 
-def invoke(url: str, *words: str, answer: str | None = None) -> Result:
+def invoke(url: str, *words: str, answer: str | None = None, **more: str) -> Result:
     return CliRunner().invoke(
-        app, ["tenants", *words], input=answer, env={"REDIS_URL": url, "COLUMNS": "200"}
+        app, ["tenants", *words], input=answer, env={"REDIS_URL": url, "COLUMNS": "200", **more}
     )
+
+
+@pytest.fixture
+def fresh_layout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process in which no layout was chosen and no key built."""
+    for name, value in {"_layout": "plain", "_is_chosen": False, "_is_frozen": False}.items():
+        monkeypatch.setattr(f"tenantry.keys.layout.{name}", value)
 
 
 def report(result: Result) -> dict[str, object]:
@@ -50,10 +59,17 @@ def report(result: Result) -> dict[str, object]:
 def test_usage_tells_people_and_programs(client: redis.Redis, url: str) -> None:
     """A line and a table for people, one JSON object for programs."""
     client.hset("acme:h", mapping={"a": "1"})
+    client.rpush("acme:a-list", "x")
     result = invoke(url, "usage", "acme")
     assert result.exit_code == 0
-    assert result.stdout.startswith("acme: 3 keys, ")
-    assert "hash" in result.stdout
+    assert result.stdout.startswith("acme: 4 keys, ")
+    assert result.stdout.splitlines()[1:] == [
+        "  string             2",
+        "  hash               1",
+        "  list               1",
+    ]
+    assert result.stderr == ""
+    client.delete("acme:a-list")
     found = report(invoke(url, "usage", "acme", "--json"))
     assert (found["operation"], found["tenant"], found["keys"]) == ("usage", "acme", 3)
     assert found["by_type"] == {"string": 2, "hash": 1}
@@ -63,6 +79,98 @@ def test_url_option_wins_over_the_environment(client: redis.Redis, url: str) -> 
     """``--url`` is nearer than ``REDIS_URL``."""
     result = invoke("redis://127.0.0.1:1", "usage", "acme", "--url", url, "--json")
     assert report(result)["keys"] == 2
+
+
+def test_no_command_at_all_shows_the_help() -> None:
+    """Whoever types half of it is told the rest."""
+    result = invoke("redis://nowhere", "")
+    assert result.exit_code == 2
+    result = CliRunner().invoke(app, ["tenants"], env={"COLUMNS": "200"})
+    assert result.exit_code == 2
+    assert "purge" in result.output
+
+
+@pytest.mark.parametrize(
+    ("size", "shown"),
+    [
+        (0, "0 bytes"),
+        (1023, "1,023 bytes"),
+        (1024, "1.0 KiB"),
+        (1536 * 1024, "1.5 MiB"),
+        (1 << 30, "1.0 GiB"),
+        (5 << 40, "5.0 TiB"),
+        (1 << 50, "1,024.0 TiB"),
+    ],
+)
+def test_sizes_are_told_in_units_that_people_read(size: int, shown: str) -> None:
+    """Whole bytes, and a decimal of what is larger."""
+    assert tenants._size(size) == shown
+
+
+# --- where ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("server", "shown"),
+    [
+        (Server("redis://user:pw@host:1/3?password=pw"), "redis://host:1/3"),
+        (Server("redis://:pw@host:2", sentinel="primary"), "the primary of 'primary' at redis://host:2"),
+    ],
+)
+def test_server_is_named_without_its_password(server: Server, shown: str) -> None:
+    """Questions and errors are read by others, too."""
+    assert str(server) == shown
+
+
+@pytest.mark.parametrize(
+    ("url", "address", "has_tls"),
+    [
+        ("redis://s1:7/2", ("s1", 7), False),
+        ("redis://", ("127.0.0.1", 26379), False),
+        ("rediss://s1", ("s1", 26379), True),
+    ],
+)
+def test_url_with_sentinel_names_the_sentinel(url: str, address: tuple[str, int], has_tls: bool) -> None:
+    """And everything but the address is for the primary too; nothing is asked yet."""
+    with Server(url, sentinel="primary").connected() as found:
+        pool = found.connection_pool
+        (sentinel,) = pool.sentinel_manager.sentinels
+    asked = sentinel.connection_pool.connection_kwargs
+    assert (asked["host"], asked["port"]) == address
+    assert pool.service_name == "primary"
+    assert pool.connection_kwargs.get("db", 0) == (2 if url.endswith("/2") else 0)
+    assert issubclass(pool.connection_class, redis.SSLConnection) == has_tls
+
+
+def test_sentinels_primary_and_clusters_are_reached() -> None:
+    """By the same commands, with an option."""
+    with services.redis_sentinel() as found:
+        with redis.Redis(port=found.primary.port) as primary:
+            primary.mset(KEYS)
+        told = invoke(f"redis://127.0.0.1:{found.sentinel.port}", "usage", "acme", "--sentinel", "primary")
+        assert told.stdout.startswith("acme: 2 keys")
+    with services.redis_cluster() as nodes:
+        with redis.RedisCluster(host="127.0.0.1", port=nodes[0].port) as cluster:
+            for key in KEYS:
+                cluster.set(key, "x")
+        told = invoke(nodes[0].url, "usage", "acme", "--cluster")
+        assert told.stdout.startswith("acme: 2 keys")
+        told = invoke(nodes[0].url, "usage", "acme")
+        assert (told.exit_code, told.stdout) == (3, "")
+        assert "RedisCluster" in told.stderr
+
+
+def test_connections_are_closed_when_the_command_is_done(client: redis.Redis, url: str) -> None:
+    """Also where it fails."""
+    before = client.info("clients")["connected_clients"]
+    with Server(url).connected() as other:
+        other.ping()
+        pool = other.connection_pool
+    with pytest.raises(ZeroDivisionError), Server(url).connected() as other:
+        other.ping()
+        raise ZeroDivisionError
+    services.wait_until(lambda: client.info("clients")["connected_clients"] == before, "the server to see it")
+    assert not [found for found in pool._available_connections if found.is_connected]
 
 
 # --- purge ----------------------------------------------------------------------------------------
@@ -86,6 +194,51 @@ def test_purge_yes_and_json(client: redis.Redis, url: str) -> None:
     assert result.exit_code == 0
     found = report(result)
     assert (found["keys"], found["remaining"], found["passes"], found["dry_run"]) == (2, 0, 2, False)
+    assert (found["operation"], found["tenant"]) == ("purge", "acme")
+    assert len(result.stdout.splitlines()) == 1
+
+
+def test_purge_tells_what_it_did(client: redis.Redis, url: str) -> None:
+    """How much, and in how many passes: the last one found nothing."""
+    size = report(invoke(url, "usage", "acme", "--json"))["bytes"]
+    result = invoke(url, "purge", "acme", "-y")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout == f"acme: removed 2 keys ({size} bytes) in 2 passes\n"
+    assert invoke(url, "purge", "acme", "--yes").stdout == "acme: removed 0 keys (0 bytes) in 1 pass\n"
+
+
+def test_purge_that_cannot_prove_that_nothing_is_left_is_exit_status_1(client: redis.Redis, url: str) -> None:
+    """The last pass allowed still found something, so somebody may be writing."""
+    for more in ([], ["--json"]):
+        client.mset(KEYS)
+        result = invoke(url, "purge", "acme", "--yes", "--max-passes", "1", *more)
+        assert result.exit_code == 1
+        assert "The last pass still found 2 keys" in result.stderr
+        assert client.keys() == ["globex:1"]
+    assert "[default: 10]" in invoke(url, "purge", "--help").output
+
+
+def test_purge_shows_its_passes_on_a_terminal(client: redis.Redis, url: str) -> None:
+    """Keys so far, and which pass over the server's keys it is; one number tells how many those are."""
+    client.config_resetstat()
+    result = invoke(url, "purge", "acme", "--yes", FORCE_COLOR="1", TERM="xterm")
+    assert result.exit_code == 0
+    assert "Removing" in result.stderr
+    assert "2, pass 2" in result.stderr
+    assert client.info("commandstats")["cmdstat_dbsize"]["calls"] == 1
+
+
+@pytest.mark.usefixtures("fresh_layout")
+def test_bar_has_no_total_where_the_server_looks_at_one_tenants_keys(client: redis.Redis, url: str) -> None:
+    """Tagged keys: the number of all keys says nothing."""
+    client.set("{acme}:1", "x")
+    client.config_resetstat()
+    result = invoke(url, "usage", "acme", "--layout", "tagged", FORCE_COLOR="1", TERM="xterm")
+    assert result.stdout.startswith("acme: 1 key,")
+    assert "Counting" in result.stderr
+    assert "pass" not in result.stderr
+    assert "cmdstat_dbsize" not in client.info("commandstats")
+    assert invoke(url, "usage", "acme", "--layout", "tagged").exit_code == 2, "chosen once in a process"
 
 
 def test_purge_dry_run_asks_nothing_and_removes_nothing(client: redis.Redis, url: str) -> None:
@@ -93,6 +246,8 @@ def test_purge_dry_run_asks_nothing_and_removes_nothing(client: redis.Redis, url
     result = invoke(url, "purge", "acme", "--dry-run")
     assert result.exit_code == 0
     assert "would remove 2 keys" in result.stdout
+    assert "pass" not in result.stdout
+    assert result.stderr == ""
     assert client.dbsize() == 3
 
 
@@ -134,11 +289,16 @@ def test_export_and_import_move_a_tenant(client: redis.Redis, url: str, tmp_path
     """Out of one tenant, into another."""
     file = str(tmp_path / "acme.ndjson")
     result = invoke(url, "export", "acme", file)
-    assert result.exit_code == 0
-    assert "copied 2 keys" in result.stdout
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout.startswith("acme: copied 2 keys (")
+    assert result.stdout.endswith(f" of values) to {file}\n")
+    before = client.keys()
+    rehearsed = invoke(url, "import", file, "--tenant", "initech", "--dry-run")
+    assert rehearsed.stdout.startswith(f"{file}: would write 2 keys (")
+    assert client.keys() == before
     result = invoke(url, "import", file, "--tenant", "initech")
-    assert result.exit_code == 0
-    assert "wrote 2 keys" in result.stdout
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout.startswith(f"{file}: wrote 2 keys (")
     assert client.mget("initech:1", "initech:2") == ["a", "b"]
 
 
@@ -148,7 +308,15 @@ def test_export_asks_before_it_replaces_a_file(client: redis.Redis, url: str, tm
     file.write_text("yesterday")
     assert invoke(url, "export", "acme", str(file), answer="n\n").exit_code == 1
     assert file.read_text() == "yesterday"
-    assert invoke(url, "export", "acme", str(file), "--yes", "--json").exit_code == 0
+    rehearsed = invoke(url, "export", "acme", str(file), "--dry-run")
+    assert rehearsed.stdout.startswith("acme: would copy 2 keys (")
+    assert (rehearsed.exit_code, rehearsed.stderr, file.read_text()) == (0, "", "yesterday")
+    result = invoke(url, "export", "acme", str(file), "--yes", "--json")
+    assert (result.exit_code, result.stderr) == (0, "")
+    found = report(result)
+    assert (found["operation"], found["tenant"], found["file"], found["keys"]) == (
+        "export", "acme", str(file), 2,
+    )  # fmt: skip
     assert len(file.read_text().splitlines()) == 4
 
 
@@ -157,12 +325,21 @@ def test_export_and_import_through_pipes(client: redis.Redis, url: str) -> None:
     result = invoke(url, "export", "acme", "-")
     assert result.exit_code == 0
     assert len(result.stdout.splitlines()) == 4
+    assert result.stderr.startswith("acme: copied 2 keys (")
     client.delete("acme:1", "acme:2")
     done = invoke(url, "import", "-", "--json", answer=result.stdout)
-    assert done.exit_code == 0, done.output
-    assert report(done)["keys"] == 2
-    assert invoke(url, "export", "acme", "-", "--json").exit_code == 2
-    assert invoke(url, "import", "-", "--replace").exit_code == 2
+    assert (done.exit_code, done.stderr) == (0, "")
+    found = report(done)
+    assert (found["operation"], found["tenant"], found["file"], found["keys"]) == ("import", None, "-", 2)
+    refused = invoke(url, "export", "acme", "-", "--json")
+    assert refused.exit_code == 2
+    assert "--json" in refused.stderr
+    assert report(invoke(url, "export", "acme", "-", "--json", "--dry-run"))["keys"] == 2
+    refused = invoke(url, "import", "-", "--replace", answer=result.stdout)
+    assert refused.exit_code == 2
+    assert "--yes" in refused.stderr
+    for more in ("--yes", "--dry-run"):
+        assert invoke(url, "import", "-", "--replace", more, answer=result.stdout).exit_code == 0
 
 
 def test_import_that_skips_is_exit_status_1(client: redis.Redis, url: str, tmp_path: Path) -> None:
@@ -174,9 +351,14 @@ def test_import_that_skips_is_exit_status_1(client: redis.Redis, url: str, tmp_p
     assert result.exit_code == 1
     assert "2 keys" in result.stderr
     assert client.get("acme:1") == "newer"
-    assert invoke(url, "import", file, "--replace", answer="n\n").exit_code == 1
+    for more, whose in (([], "of the tenant that was exported"), (["--tenant", "acme"], "of 'acme'")):
+        result = invoke(url, "import", file, "--replace", *more, answer="n\n")
+        assert result.exit_code == 1
+        assert f"Overwrite keys {whose} in redis://" in result.stderr
     assert client.get("acme:1") == "newer"
-    assert invoke(url, "import", file, "--replace", answer="y\n").exit_code == 0
+    result = invoke(url, "import", file, "--replace", answer="y\n")
+    assert result.exit_code == 0
+    assert "Left as they are" not in result.stderr
     assert client.get("acme:1") == "a"
 
 
@@ -197,12 +379,14 @@ def test_import_of_a_cut_file_is_exit_status_3(client: redis.Redis, url: str, tm
 
 def test_audit_lists_orphans(client: redis.Redis, url: str) -> None:
     """Exit status 0 when every key belongs to somebody, 1 otherwise; one key a line."""
-    assert invoke(url, "audit").exit_code == 0
+    result = invoke(url, "audit")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "", "0 keys of nobody among 3\n")
     client.mset({"orphan": "x", "new\nline": "x"})
     client.set(b"\xfe", "x")
     result = invoke(url, "audit")
     assert result.exit_code == 1
     assert set(result.stdout.splitlines()) == {"orphan", r"new\nline", r"\xfe"}
+    assert result.stderr == "3 keys of nobody among 6\n"
     lines = [json.loads(line) for line in invoke(url, "audit", "--json").stdout.splitlines()]
     assert {"key": "new\nline"} in lines
     assert {"key_base64": "/g=="} in lines
@@ -216,6 +400,7 @@ def test_audit_knows_declared_shared_keys(client: redis.Redis, url: str, tmp_pat
         "@shared_key('shop-flags:{name}', reason='flags')\ndef flag(name: str) -> str: ...\n"
     )
     client.set("%shared:shop-flags:beta", "x")
+    assert invoke(url, "audit").exit_code == 1
     words = [sys.executable, "-m", "tenantry", "tenants", "audit", "--url", url]
     assert subprocess.run(words, cwd=tmp_path, capture_output=True, timeout=60).returncode == 1
     done = subprocess.run([*words, "--import", "shop_keys"], cwd=tmp_path, capture_output=True, timeout=60)
@@ -225,6 +410,25 @@ def test_audit_knows_declared_shared_keys(client: redis.Redis, url: str, tmp_pat
     )
     assert done.returncode == 3
     assert "shop_kyes" in done.stderr
+
+
+def test_audit_imports_from_the_directory_where_it_runs(
+    client: redis.Redis, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """First of all, as ``python -m`` does: the script's own directory may hold another of that name."""
+    for number, folder in enumerate((tmp_path / "elsewhere", tmp_path / "here")):
+        folder.mkdir()
+        (folder / "audited_keys.py").write_text(
+            "from tenantry.keys import shared_key\n"
+            f"@shared_key('audited-{number}:{{name}}', reason='x')\ndef flag(name: str) -> str: ...\n"
+        )
+    monkeypatch.setattr(sys, "path", [str(tmp_path / "elsewhere"), *sys.path])
+    monkeypatch.chdir(tmp_path / "here")
+    client.set("%shared:audited-1:x", "x")
+    assert invoke(url, "audit").exit_code == 1
+    result = invoke(url, "audit", "--import", "audited_keys")
+    sys.modules.pop("audited_keys", None)
+    assert result.exit_code == 0, result.output
 
 
 # --- layout and signals -------------------------------------------------------------------------------
