@@ -209,6 +209,9 @@ def test_scope_object_ended_by_a_mistake_leaves_another_context_its_entry():
     assert other.run(active) == "acme"
     other.run(scope.__exit__, None, None, None)
     assert other.run(active) is None
+    for each in (outer, scope):
+        with pytest.raises(ScopeOrderError, match="never entered"):
+            each.__exit__(None, None, None)
 
 
 def test_scope_object_shared_by_threads_keeps_them_apart():
