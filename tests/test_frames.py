@@ -64,6 +64,31 @@ def test_scope_in_a_generator_that_nothing_in_python_drives_is_refused():
     assert isinstance(seen.get(timeout=10), ScopeOrderError)
 
 
+def test_scope_in_a_function_is_let_in_whoever_calls_it():
+    """It is entered and left in one call."""
+
+    def in_tenant():
+        with tenant_scope("acme"):
+            return active()
+
+    def in_none():
+        with without_tenant(reason="a test"):
+            return active()
+
+    async def in_tenant_async():
+        async with tenant_scope("acme"):
+            return in_none(), active()
+
+    async def in_none_async():
+        async with without_tenant(reason="a test"):
+            return active()
+
+    async def main():
+        return await in_tenant_async(), await in_none_async()
+
+    assert (in_tenant(), in_none(), asyncio.run(main())) == ("acme", None, ((None, "acme"), None))
+
+
 def driver(module):
     """Give a function that takes a step of a generator from within ``module``."""
     source = """
