@@ -480,26 +480,26 @@ def test_unknown_command_names_itself_and_the_option() -> None:
 @pytest.mark.parametrize(
     ("declared", "command", "position"),
     [
-        ({"mymod.get": 1}, "MYMOD.GET acme:1 globex:1", None),
+        ({"mymod.get": 1}, "MYMOD.GET acme:1 globex:1", "passes"),
         ({"mymod.get": 1}, "mymod.get globex:1", 1),
         ({"MYMOD.GET": 2}, "MYMOD.GET x globex:1", 2),
         ({"MYMOD.GET": (1, -1, 2)}, "MYMOD.GET acme:1 globex:1 globex:2", 3),
         ({"MYMOD.GET": (1, 2, 1)}, "MYMOD.GET acme:1 globex:1 x", 2),
         ({"mymod sub": 2}, "MYMOD SUB globex:1", 2),
-        ({"MYMOD|SUB": 2}, "MYMOD SUB acme:1", None),
+        ({"MYMOD|SUB": 2}, "MYMOD SUB acme:1", "passes"),
         ({"MYMOD.GET": lambda words: [len(words) - 1]}, "MYMOD.GET x globex:1", 2),
-        ({"FT.SEARCH": 1}, "FT.SEARCH acme:idx *", None),
+        ({"FT.SEARCH": 1}, "FT.SEARCH acme:idx *", "passes"),
         ({"FT.SEARCH": 1}, "FT.SEARCH idx *", 1),
-        ({"MYMOD.STATS": 0}, "MYMOD.STATS x", None),
-        ({"MYMOD.GET": lambda words: []}, "MYMOD.GET globex:1", None),
-        ({"CLIENT": 1}, "CLIENT acme:1", None),
-        ({"MYMOD.STATS": (0, 0, 0)}, "MYMOD.STATS", None),
+        ({"MYMOD.STATS": 0}, "MYMOD.STATS x", "passes"),
+        ({"MYMOD.GET": lambda words: []}, "MYMOD.GET globex:1", "passes"),
+        ({"CLIENT": 1}, "CLIENT acme:1", "passes"),
+        ({"MYMOD.STATS": (0, 0, 0)}, "MYMOD.STATS", "passes"),
     ],
 )
 def test_declared_command_is_judged_by_its_declaration(declared, command, position) -> None:
     """The option takes a position, a range or a function, and any spelling of the name."""
     refusal = verdict(argv(command), "acme", declare(declared))
-    assert (refusal and refusal.position) == position
+    assert (refusal.position if refusal else "passes") == position
 
 
 def test_declare_takes_nothing_for_nothing() -> None:
@@ -525,7 +525,8 @@ def test_declared_function_that_finds_no_argument_refuses(found: object) -> None
     rules = declare({"MYMOD.GET": lambda words: found})
     refusal = verdict([b"MYMOD.GET", b"acme:1"], "acme", rules)
     assert refusal is not None
-    assert refusal.reason == "foreign"
+    assert (refusal.reason, refusal.position) == ("foreign", 0)
+    assert "declaration" in refusal.detail
 
 
 @pytest.mark.parametrize(
@@ -551,7 +552,16 @@ def test_declare_refuses_what_is_of_another_kind(bad: object) -> None:
 
 @pytest.mark.parametrize(
     "bad",
-    [{"": 1}, {"  ": 1}, {"A B C": 1}, {"X": -1}, {"X": (2, 1, 1)}, {"X": (1, -1, 0)}, {"X": (0, 1, 1)}],
+    [
+        {"": 1},
+        {"  ": 1},
+        {"A B C": 1},
+        {"X": -1},
+        {"X": (2, 1, 1)},
+        {"X": (1, 0, 1)},
+        {"X": (1, -1, 0)},
+        {"X": (0, 1, 1)},
+    ],
 )
 def test_declare_refuses_what_cannot_be_a_command_or_a_position(bad: object) -> None:
     """So are its values."""

@@ -181,7 +181,7 @@ def _xread(argv: Argv) -> Iterator[Claim]:
             raise Unreadable(position, "it has an option that is not known")
         position += 1 + XREAD_OPTIONS[word]
     streams = len(argv) - position - 1
-    if streams < 2 or streams % 2:
+    if streams % 2:
         raise Unreadable(position, "STREAMS needs as many ids as keys")
     yield from map(Claim, range(position + 1, position + 1 + streams // 2))
 
@@ -347,7 +347,7 @@ def _declared(name: object, value: object) -> tuple[str, Rule]:
     if first == 0:
         return spelled, Rule(spelled, passes=True)
     only = first if (last, step) == (first, 1) else 0
-    return spelled, Rule(spelled, _ranged(first, last, step), passes=True, only=only)
+    return spelled, Rule(spelled, _ranged(first, last, step), only=only)
 
 
 def _numbers(name: str, value: object) -> tuple[int, int, int]:
@@ -355,9 +355,8 @@ def _numbers(name: str, value: object) -> tuple[int, int, int]:
     if not all(type(number) is int for number in given) or len(given) != 3:
         raise TypeError(f"{name}: say where its keys stand by a position, (first, last, step) or a function")
     first, last, step = given
-    if first == last == 0 <= step:
-        return 0, 0, 1
-    if first < 1 or step < 1 or 0 <= last < first:
+    has_none = first == last == 0 <= step
+    if not has_none and (first < 1 or step < 1 or 0 <= last < first):
         raise ValueError(
             f"{name}: {value!r} are no positions; they count as in COMMAND INFO, the command is 0"
         )
