@@ -40,6 +40,9 @@ async def test_client_is_guarded_however_it_was_made(world: World, made: list[An
             await settled(client.execute_command("NOPE", "acme:1"))
         with pytest.raises(CrossTenantError, match="FLUSHALL"):
             await settled(client.flushall())
+        assert guard(client, commands={"NOPE": 1}) is client
+        with pytest.raises(CrossTenantError, match="NOPE, argument 1"):
+            await settled(client.execute_command("NOPE", "globex:1"))
     assert await settled(client.ping())
     assert await settled(plain.get("globex:1")) in (b"secret", "secret")
 

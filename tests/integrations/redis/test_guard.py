@@ -373,6 +373,65 @@ def test_connections_that_are_checked_out_are_guarded(server: Any, plain: Any) -
         taken.get("globex:1")
 
 
+class Untracked(redis.ConnectionPool):
+    """Makes a connection whenever it is asked for one, and keeps no list."""
+
+    def get_connection(self, *args: Any, **kwargs: Any) -> Any:
+        connection = self.make_connection()
+        connection.connect()
+        return connection
+
+    def release(self, connection: Any) -> None:
+        connection.disconnect()
+
+
+def test_only_connection_of_a_client_is_guarded_whoever_made_it(server: Any, plain: Any) -> None:
+    """It was handed out before the guard came, by a pool that does not know it any more."""
+    pool = Untracked(connection_class=plain.connection_pool.connection_class, server=server)
+    client = redis.Redis(connection_pool=pool, single_connection_client=True)
+    assert client.get("globex:1") == b"secret"
+    guard(client)
+    with pytest.raises(NoTenantError, match="GET"):
+        client.connection.send_command("GET", "globex:1")
+    with tenant_scope("acme"):
+        assert client.get("acme:1") == b"a"
+    client.close()
+
+
+def test_clients_on_one_pool_share_what_they_declare(client: Any) -> None:
+    """The pool's connections judge for both, so both have to know the same commands."""
+    other = guard(fakeredis.FakeRedis(connection_pool=client.connection_pool), commands={"MYMOD.GET": 1})
+    with tenant_scope("acme"):
+        for each in (client, other):
+            with pytest.raises(redis.ResponseError, match="unknown command"):
+                each.execute_command("MYMOD.GET", "acme:1")
+            with pytest.raises(CrossTenantError, match=r"MYMOD\.GET, argument 1"):
+                each.execute_command("MYMOD.GET", "globex:1")
+
+
+@pytest.mark.parametrize("kind", [redis.ConnectionPool, redis.BlockingConnectionPool])
+def test_proof_takes_no_connection_of_the_pool(server: Any, plain: Any, kind: Any) -> None:
+    """It is made on a connection that nobody counts: a pool of one still has its one."""
+    pool = kind(connection_class=plain.connection_pool.connection_class, server=server, max_connections=1)
+    held = pool.get_connection()
+    client = guard(redis.Redis(connection_pool=pool))
+    pool.release(held)
+    with tenant_scope("acme"):
+        assert client.get("acme:1") == b"a"
+    assert {id(found) for found in getattr(pool, "_connections", ())} <= {id(held)}
+    assert not pool._in_use_connections if hasattr(pool, "_in_use_connections") else True
+    client.close()
+
+
+def test_guarded_connections_of_one_client_are_of_one_class(client: Any) -> None:
+    """A class is made once, however many connections there will be."""
+    pool = client.connection_pool
+    first, second = pool.make_connection(), pool.make_connection()
+    assert type(first) is type(second)
+    base = type(first).__mro__[1]
+    assert (type(first).__module__, type(first).__doc__) == (base.__module__, base.__doc__)
+
+
 # --- scripts and locks ---------------------------------------------------------------------------
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -13,9 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis.connection import PythonRespSerializer
 
-from tenantry import CrossTenantError, NoTenantError, tenant_scope
+from tenantry import CrossTenantError, NoTenantError, TenancyError, tenant_scope
 from tenantry.integrations.redis import guard
 from tenantry.integrations.redis.encoding import encode_all, utf8
+from tenantry.integrations.redis.packing import Window, this_task, this_thread
 from tenantry.integrations.redis.quick import Quick
 from tenantry.integrations.redis.rules import RULES, declare
 from tenantry.integrations.redis.verdict import verdict
@@ -74,9 +76,11 @@ def test_quick_reads_options_of_streams_as_the_verdict_does(
         ("BLPOP", "acme:1", "acme:2", 0),
         ("BITOP", "AND", "acme:d", "acme:1"),
         ("RENAME", "acme:1", "acme:2"),
+        ("SMOVE", "acme:1", "acme:2", "globex:1"),
         ("EVALSHA", "s", 1, "acme:1", "globex:1"),
         ("ZUNIONSTORE", "acme:d", 2, "acme:1", "acme:2"),
         ("MSETEX", 2, "acme:1", "globex:1", "acme:2", "x"),
+        ("MSETEX", 1, "acme:1", "x", "EX", 5),
         ("XREAD", b"STREAMS", "acme:1", "$"),
         ("XREADGROUP", b"GROUP", "g", "c", b"COUNT", 1, b"NOACK", b"STREAMS", "acme:1", "acme:2", ">", ">"),
         ("XREADGROUP", "GROUP", "STREAMS", "STREAMS", "STREAMS", "acme:1", "globex:1"),
@@ -115,6 +119,8 @@ class Text(str):
         ("EVALSHA", "s", "1", "acme:1"),
         ("EVALSHA", "s", True, "acme:1"),
         ("EVALSHA", "s", 2, "acme:1"),
+        ("MSETEX", 3, "acme:1", "x", "acme:2", "x"),
+        ("MSETEX", 4, "acme:1", "x", "acme:2", "x", "acme:3", "x", "globex:1", "x"),
         ("EVALSHA", "s", 0),
         ("EVALSHA", "s", -1, "acme:1"),
         ("EVALSHA", "s", -4, "acme:1", "x"),
@@ -169,3 +175,43 @@ def test_python_packer_judges_one_key_by_itself(key) -> None:
             packer.pack("GET", key)
     with pytest.raises(NoTenantError, match="GET"):
         packer.pack("GET", "acme:1")
+
+
+@pytest.mark.parametrize(
+    "words", [(), ("GET",), (Text("GET"), "globex:1"), (b"GET", "globex:1"), ("GET", "acme:1", ["globex:1"])]
+)
+def test_python_packer_leaves_the_rest_to_the_verdict(words: tuple[Any, ...]) -> None:
+    """Whatever is no single key in plain text is judged as bytes, or is nothing that redis-py sends."""
+    packer = _python_packer()
+    with tenant_scope("acme"), pytest.raises((TenancyError, redis.DataError), match=r"refused|known|Invalid"):
+        packer.pack(*words)
+
+
+async def test_whoever_runs_is_somebody() -> None:
+    """A window that is open for nobody must be open for no one; a callback runs in no task."""
+    loop = asyncio.get_running_loop()
+    seen = loop.create_future()
+    loop.call_soon(lambda: seen.set_result(this_task()))
+    assert await seen == this_thread()
+    assert this_task() is asyncio.current_task()
+    window = Window()
+    for who in (None, this_task(), this_thread()):
+        assert not window.is_open_for(who)
+
+
+def test_window_of_a_connection_that_connects_again_is_restored() -> None:
+    """Connecting nests: whoever connected before goes on."""
+    window = Window()
+    outer = window.open_for("outer")
+    inner = window.open_for("inner")
+    assert window.is_open_for("inner")
+    assert not window.is_open_for("outer")
+    window.leave(inner)
+    assert window.is_open_for("outer")
+    window.leave(outer)
+    assert not window.is_open_for("outer")
+
+
+def test_this_task_without_a_loop_is_the_thread() -> None:
+    """An asyncio connection may be packed by hand."""
+    assert this_task() == this_thread()

@@ -58,10 +58,9 @@ def enforce(argv: Argv, declared: Mapping[str, Rule]) -> None:
         CrossTenantError: It would touch what is not the tenant's.
         UnknownCommandError: Nobody knows where its keys stand.
     """
-    tenant = current_tenant_or_none()
-    refusal = verdict(argv, tenant, declared)
+    refusal = verdict(argv, current_tenant_or_none(), declared)
     if refusal is not None:
-        refuse(refusal, tenant or require_tenant(refusal.command))
+        refuse(refusal, require_tenant(refusal.command))
 
 
 def this_thread() -> object:
@@ -77,6 +76,9 @@ def this_task() -> object:
         return this_thread()
 
 
+_NOBODY: Final = object()
+
+
 class Window:
     """The time between ``connect()`` and the end of its callbacks, in which the client talks for itself.
 
@@ -87,7 +89,7 @@ class Window:
     __slots__ = ("holder",)
 
     def __init__(self) -> None:
-        self.holder: object = None
+        self.holder: object = _NOBODY
 
     def open_for(self, holder: object) -> object:
         """Open it; the return value goes to ``leave``."""
@@ -100,7 +102,7 @@ class Window:
 
     def is_open_for(self, holder: object) -> bool:
         """Whether that thread or task is connecting."""
-        return self.holder is not None and self.holder == holder
+        return self.holder == holder
 
 
 class GuardedPacker:
@@ -116,7 +118,7 @@ class GuardedPacker:
 
     def __init__(self, connection: Any, quick: Quick, declared: Mapping[str, Rule]) -> None:
         inner: Packer = connection._command_packer
-        is_hiredis = _HIREDIS_PACKER is not None and type(inner) is _HIREDIS_PACKER
+        is_hiredis = type(inner) is _HIREDIS_PACKER
         self.inner: Final = inner
         self.encode: Final = utf8 if is_hiredis else encoder_of(connection)
         self.window: Final = Window()

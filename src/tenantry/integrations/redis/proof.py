@@ -92,10 +92,9 @@ def _pack_commands(connection: Any) -> Any:
 
 
 def _is_refused(send: Any, connection: Any) -> bool:
+    said: Exception | None = None
     try:
         send(connection)
-    except (NoTenantError, UnknownCommandError):
-        return True
-    except Exception:  # noqa: BLE001 - whatever else happened, it was not the guard: fail closed
-        return False
-    return False
+    except Exception as error:  # noqa: BLE001 - whatever else happened, it was not the guard: fail closed
+        said = error
+    return isinstance(said, NoTenantError | UnknownCommandError)
