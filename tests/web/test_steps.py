@@ -105,6 +105,23 @@ def test_promise_is_kept_in_the_thread_that_asks() -> None:
     assert other.daemon  # an interrupted process does not wait for it
 
 
+@pytest.mark.timeout(20)
+def test_broken_promise_raises_where_it_was_to_be_kept() -> None:
+    """In the thread that asks, whichever thread it was awaited in."""
+
+    async def broken() -> None:
+        await asyncio.sleep(0)
+        raise KeyError("broken")
+
+    async def main() -> None:
+        run_to_end(broken())
+
+    with pytest.raises(KeyError, match="broken"):
+        run_to_end(broken())
+    with pytest.raises(KeyError, match="broken"):
+        asyncio.run(main())
+
+
 @pytest.mark.parametrize("value", [None, True, "text", 7, object(), asyncio.sleep, len])
 def test_result_is_told_from_its_promise(value: object) -> None:
     """A function that would make one is none."""
