@@ -647,6 +647,7 @@ def test_credentials_are_known_through_nesting() -> None:
     """Whether silence is a 401 depends on all sources."""
     assert AllAgree(A, FirstOf(B, Session("t"))).reads_credentials
     assert not AllAgree(A, FirstOf(B, C)).reads_credentials
+    assert not FirstOf(A, lambda view: None).reads_credentials
 
     def own(view: Any) -> None: ...
 

@@ -371,6 +371,7 @@ class EdgeContract:
             answer = self.edge(resolver=resolver)("/")
             assert is_problem(answer, 401)
             assert answer.headers["www-authenticate"] == challenge
+        assert is_problem(self.edge(resolver=lambda request: None)("/"), 400)
 
     def test_exempt_by_path_and_by_predicate(self) -> None:
         """Exact paths, or what the predicate says; a resolver is not asked."""
