@@ -86,10 +86,12 @@ def test_steps_and_close_run_bound() -> None:
     assert get_state().kind == "never set"
 
 
+@pytest.mark.parametrize("wrapper", [FileWrapper, lambda file: FileWrapper(file), None])
 @pytest.mark.parametrize("body", [[b"a", b"b"], (b"a",), []])
-def test_finished_body_stays_as_it_is(body: Any) -> None:
+def test_finished_body_stays_as_it_is(body: Any, wrapper: Any) -> None:
     """The server sees the list itself, and may send it in one piece."""
-    assert call(lambda environ, start_response: body) is body
+    environ = {**wsgi_environ("/", ACME, "GET", None), "wsgi.file_wrapper": wrapper}
+    assert TenantMiddleware(lambda environ, start_response: body, resolver=TRUSTING)(environ, start) is body
 
 
 @pytest.mark.parametrize(
@@ -132,6 +134,23 @@ def test_body_beside_a_file_runs_bound(wrapper: Any) -> None:
     if wrapper is not None:
         assert list(TenantMiddleware(around, resolver=TRUSTING)(environ, start)) == [b"content acme"]
     assert list(TenantMiddleware(beside, resolver=TRUSTING)(environ, start)) == [b"acme "] * 3
+
+
+@pytest.mark.parametrize("given", [{}, {"wsgi.file_wrapper": None}, {"wsgi.file_wrapper": FileWrapper}])
+def test_app_sees_the_servers_own_class_or_that_there_is_none(given: dict[str, Any]) -> None:
+    """Some compare types with it, or choose another way to send a file without it."""
+    environ = wsgi_environ("/", ACME, "GET", None)
+    del environ["wsgi.file_wrapper"]
+    environ |= given
+    seen: list[dict[str, Any]] = []
+
+    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        seen.append({name: value for name, value in environ.items() if name == "wsgi.file_wrapper"})
+        return []
+
+    TenantMiddleware(app, resolver=TRUSTING)(environ, start)
+    assert seen == [given]
+    assert ("wsgi.file_wrapper" in environ) == ("wsgi.file_wrapper" in given)
 
 
 @pytest.mark.parametrize("wrapper", [FileWrapper, lambda file: FileWrapper(file)])
@@ -252,8 +271,8 @@ def test_body_is_closed_as_often_as_the_server_says() -> None:
     assert dropped.seen == [("close", "acme")]
 
 
-def test_close_that_fails_ends_the_tenant_once() -> None:
-    """However often the server tries; what is tied to the tenant is told of the error."""
+def test_what_is_tied_to_the_tenant_is_told_how_it_ends() -> None:
+    """Once, by an error of the app or of the first close, or without one."""
     log: list[object] = []
 
     class Hook:
@@ -278,6 +297,10 @@ def test_close_that_fails_ends_the_tenant_once() -> None:
         with pytest.raises(ZeroDivisionError):
             call(lambda environ, start_response: 1 / 0)
         assert log == ["+", (ZeroDivisionError, ("division by zero",), True)]
+        log.clear()
+        call(lambda environ, start_response: [b""])
+        call(lambda environ, start_response: Recording()).close()
+        assert log == ["+", (None, None, False)] * 2
     finally:
         remove()
 
