@@ -9,6 +9,7 @@ import functools
 import gc
 import inspect
 import logging
+import sys
 import threading
 import types
 from concurrent.futures import ThreadPoolExecutor
@@ -319,7 +320,9 @@ def test_without_tenant_logs_calls_of_asynchronous_functions_and_generators(capl
         asyncio.run(main())
         assert caplog.text.count("nightly") == 2
         assert list(nightly(twice)()) == [None, None]
-    assert caplog.text.count("nightly") == 3
+        assert caplog.text.count("nightly") == 3
+        assert nightly(staticmethod(active)).__func__() is None
+    assert caplog.text.count("nightly") == 4
 
 
 def test_decorator_keeps_the_attributes_of_a_function_and_not_those_of_an_object():
@@ -650,7 +653,8 @@ def test_asynchronous_results_of_plain_functions_stay_the_callers():
         await anext(steps)
         tenant_scope("acme")(lambda: steps)()
         gc.collect()
-        await asyncio.sleep(0)
+        for _ in range(5):
+            await asyncio.sleep(0)
         assert await steps.asend(1) == (1, None)
         await steps.aclose()
 
@@ -669,6 +673,21 @@ def test_async_generator_that_is_left_behind_is_ended_under_its_tenant(bind, run
 
     run(main) if run is trio.run else run(main())
     assert FINAL == ["acme"]
+
+
+def test_event_loop_sees_one_async_generator_begin():
+    """It closes what it has seen, side by side."""
+    seen = []
+
+    async def main():
+        first, finalizer = sys.get_asyncgen_hooks()
+        sys.set_asyncgen_hooks(lambda steps: (seen.append(steps), first(steps)), finalizer)
+        bound, other = tenant_scope("acme")(tenant_of_the_end)(), tenant_of_the_end()
+        assert [await anext(bound), await anext(other)] == ["acme", None]
+        assert seen == [bound, other]
+
+    asyncio.run(main())
+    assert sorted(FINAL, key=str) == [None, "acme"]
 
 
 async def tenant_of_the_end():
