@@ -191,3 +191,26 @@ async def test_async_lock_as_a_context_manager_works() -> None:
         async with client.lock("acme:lock") as lock:
             assert await lock.owned()
         assert not await lock.locked()
+
+
+def test_locks_are_wrapped_once_however_many_clients_are_guarded() -> None:
+    """Else each client of a process would make every lock a little slower."""
+    kinds = (redis.lock.Lock, redis.asyncio.lock.Lock)
+    guard(fakeredis.FakeRedis())
+    wrapped = [kind.__dict__[name] for kind in kinds for name in ("__init__", "acquire", "register_scripts")]
+    guard(fakeredis.FakeRedis())
+    assert wrapped == [
+        kind.__dict__[name] for kind in kinds for name in ("__init__", "acquire", "register_scripts")
+    ]
+    assert all(inspect.unwrap(function).__module__.startswith("redis.") for function in wrapped)
+
+
+async def test_lock_that_was_not_got_belongs_to_nobody_yet(pair: tuple[Any, Any]) -> None:
+    """Made under no tenant, it becomes that of the one who gets it, not of one who tried."""
+    client, plain = pair
+    await settled(plain.set("acme:lock", "taken"))
+    lock = client.lock("acme:lock", blocking=False)
+    with tenant_scope("acme"):
+        assert not await settled(lock.acquire())
+    with tenant_scope("globex"), pytest.raises(CrossTenantError, match="SET, argument 1"):
+        await settled(lock.acquire())

@@ -128,6 +128,11 @@ class Text(str):
         ("COPY", "acme:1", "acme:2", "DB", 1),
         ("MOVE", "acme:1", 1),
         ("SORT", "acme:1", "GET", "globex:*"),
+        ("XREAD", "FOO", "acme:1", "$"),
+        ("XREAD", "STREAMS", "acme:1", "acme:2", "$"),
+        ("XREAD", "COUNT"),
+        ("XREAD", "COUNT", 1),
+        ("XREAD", 1, "STREAMS", "acme:1", "$"),
         ("PUBLISH", "acme:ch", "x"),
         ("OBJECT ENCODING", "globex:1", "acme:1"),
         (["GET"], "acme:1"),
@@ -155,6 +160,15 @@ def test_quick_does_not_know_better_than_a_declaration() -> None:
         assert not quick.own_tenant(("MYMOD SUB", "globex:1", "acme:1")), "the packer splits it: position 1"
         assert not quick.own_tenant(("MYMOD.STATS", "acme:1"))
         assert not quick.own_tenant(("MGET", "x", "acme:1", "globex:1"))
+
+
+def test_quick_takes_no_name_of_a_declared_command_for_its_key() -> None:
+    """The command itself stands at position 0, which for a declaration means that there is no single key."""
+    quick = Quick()
+    quick.declare(declare({"ACME:GET": (2, -1, 1), "ACME:STATS": 0}))
+    with tenant_scope("ACME"):
+        for name in ("ACME:GET", "ACME:STATS"):
+            assert not quick.own_tenant((name, "globex:1", "globex:2"))
 
 
 def _python_packer() -> Any:

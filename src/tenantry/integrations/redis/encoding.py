@@ -33,17 +33,14 @@ def encoder(encoding: str, errors: str) -> Encode:
 
 
 def _encode(value: object, encode: Encode) -> bytes:
-    kind = type(value)
-    if kind is bytes:
-        return value  # type: ignore[return-value]
     if isinstance(value, str):
         return encode(value)
     if isinstance(value, bytes | bytearray | memoryview):
         return bytes(memoryview(value))
-    if isinstance(value, int | float) and kind is not bool:
+    if isinstance(value, int | float) and type(value) is not bool:
         return repr(value).encode()
     raise DataError(
-        f"Invalid input of type: {kind.__name__!r}. Convert to a bytes, string, int or float first."
+        f"Invalid input of type: {type(value).__name__!r}. Convert to a bytes, string, int or float first."
     )
 
 

@@ -32,9 +32,7 @@ def _counted(spec: str) -> tuple[tuple[slice, ...], int, int]:
 
 _ONLY: Final = {name: int(spec) for name, spec in PLAIN_SPECS.items() if spec.isdigit()}
 _SPANS: Final = {
-    name: tuple(map(_slice, spec.split()))
-    for name, spec in PLAIN_SPECS.items()
-    if "#" not in spec and name not in _ONLY
+    name: tuple(map(_slice, spec.split())) for name, spec in PLAIN_SPECS.items() if "#" not in spec
 }
 _COUNTED: Final = {name: _counted(spec) for name, spec in PLAIN_SPECS.items() if "#" in spec}
 # redis-py spells options as bytes in these two.
