@@ -9,6 +9,7 @@ import json
 import os
 import pickle
 import stat
+import threading
 import tracemalloc
 import warnings
 from collections.abc import Callable, Iterator
@@ -260,6 +261,81 @@ def test_tenants_name_what_the_server_refuses(client: Client, url: str) -> None:
     assert client.get("acme:1") == b"x"
 
 
+class Failing(redis.Connection):
+    """A connection on which something happens between two replies, once."""
+
+    fails_with: BaseException | None = None
+
+    def read_response(self, *args: Any, **options: Any) -> Any:
+        reply = super().read_response(*args, **options)
+        error, Failing.fails_with = Failing.fails_with, None
+        if error is not None:
+            raise error
+        return reply
+
+
+@pytest.fixture
+def failing(url: str) -> Iterator[Client]:
+    """A client of one such connection, which retries as clients do."""
+    pool = redis.ConnectionPool.from_url(url, max_connections=1, retry=Retry(NoBackoff(), 1))
+    pool.connection_class = Failing
+    with redis.Redis(connection_pool=pool) as found:
+        yield found
+    pool.disconnect()
+
+
+def test_interrupt_between_two_replies_leaves_none_to_the_next_caller(
+    client: Client, failing: Client
+) -> None:
+    """The rest of the replies is on its way, so the connection is given up."""
+    client.mset({"acme:1": "one", "acme:2": "two"})
+    node = Node(failing)
+    Failing.fails_with = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        node.run([(b"GET", b"acme:1"), (b"GET", b"acme:2")])
+    assert failing.get("acme:1") == b"one"
+    assert node.run([(b"GET", b"acme:2"), (b"NOPE",), (b"GET", b"acme:1")])[::2] == [b"two", b"one"]
+    assert node.run([]) == []
+
+
+@pytest.mark.parametrize("operation", ["usage", "purge", "export"])
+def test_tenants_go_on_after_a_lost_connection(client: Client, failing: Client, operation: str) -> None:
+    """Reading and removing may be asked for twice, as often as the client is set up to."""
+    client.mset({f"acme:{number}": "x" for number in range(3000)})
+    lost = []
+
+    def lose(report: tenants.Report) -> None:
+        if not lost:
+            lost.append(report)
+            Failing.fails_with = redis.ConnectionError("lost")
+
+    report = OPERATIONS[operation](failing, "acme", on_progress=lose)
+    assert lost
+    if operation == "purge":  # what went in the write whose replies were lost is not counted
+        assert (report.remaining, left(client)) == (0, set())
+        assert 1500 < report.keys <= 3000
+    else:
+        assert report.keys == 3000
+    assert failing.ping()
+
+
+def test_import_ends_at_a_lost_connection_and_can_run_again(client: Client, failing: Client) -> None:
+    """A write whose reply was lost may have been done: asked again, its key would seem to have existed."""
+    client.mset({f"acme:{number}": "x" for number in range(1200)})
+    data = exported(client)
+    client.flushall()
+
+    def lose(report: tenants.Report) -> None:
+        Failing.fails_with = redis.ConnectionError("lost")
+
+    with pytest.raises(redis.ConnectionError, match="lost"):
+        tenants.import_(failing, io.BytesIO(data), on_progress=lose)
+    done = len(left(client))
+    report = tenants.import_(failing, io.BytesIO(data))
+    assert 500 < done < 1200
+    assert (report.keys, report.skipped) == (1200 - done, done)
+
+
 # --- usage ---------------------------------------------------------------------------------------------
 
 
@@ -381,6 +457,7 @@ def test_export_writes_lines_that_anybody_can_read(client: Client, tmp_path: Pat
     }
     assert found == own
     assert report.bytes == sum(len(dump or b"") for dump in own.values())
+    assert (report.passes, report.dry_run) == (1, False)
     ttls = {e.get("key", "binary"): e["pttl"] for e in entries}
     assert ttls["acme:hash"] == -1
     assert 0 < ttls["binary"] <= 600_000
@@ -415,6 +492,24 @@ def test_export_file_is_private_and_whole_or_absent(client: Client, tmp_path: Pa
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_export_file_is_on_disk_before_it_has_its_name(
+    client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine that goes down leaves a whole file under the name, or none."""
+    fill(client)
+    path = tmp_path / "acme.ndjson"
+    synced: list[tuple[int, bool]] = []
+    sync = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        sync(descriptor)
+        synced.append((os.fstat(descriptor).st_size, path.exists()))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    tenants.export(client, "acme", path)
+    assert synced == [(path.stat().st_size, False)]
+
+
 def test_export_keeps_the_old_file_when_it_fails(client: Client, tmp_path: Path) -> None:
     """Yesterday's export is not lost to today's failure."""
     fill(client)
@@ -432,7 +527,8 @@ def test_export_dry_run_writes_no_file(client: Client, tmp_path: Path) -> None:
     """A rehearsal counts, and leaves the target alone."""
     own = fill(client)
     report = tenants.export(client, "acme", tmp_path / "x", dry_run=True)
-    assert (report.keys, report.dry_run) == (len(own), True)
+    assert (report.keys, report.dry_run, report.passes) == (len(own), True, 1)
+    assert report.bytes == sum(map(len, own.values()))
     assert not list(tmp_path.iterdir())
 
 
@@ -496,7 +592,8 @@ def test_import_round_trip_is_byte_exact(client: Client) -> None:
     data = exported(client)
     tenants.purge(client, "acme")
     report = tenants.import_(client, io.BytesIO(data))
-    assert (report.keys, report.skipped, report.dry_run) == (len(own), 0, False)
+    assert (report.keys, report.skipped, report.dry_run, report.passes) == (len(own), 0, False, 1)
+    assert report.bytes == sum(map(len, own.values()))
     assert {key: client.dump(key) for key in client.scan_iter("acme:*")} == own
     assert 0 < client.pttl(BINARY) <= 600_000
     assert client.pttl("acme:hash") == -1
@@ -603,13 +700,34 @@ def test_import_judges_the_whole_file_before_it_writes(client: Client) -> None:
         assert not left(client)
 
 
-@pytest.mark.parametrize("number", range(13))
-def test_import_of_a_cut_or_changed_file_writes_nothing(client: Client, number: int) -> None:
+@pytest.mark.parametrize(
+    ("number", "reason"),
+    [
+        *enumerate(
+            [
+                "line 1: the file is empty",
+                "line 39: the file is cut: the line does not end",
+                "the file is cut: the line does not end",
+                "line 39: the file is cut: it has no last line",
+                "line 2: the file is cut: it has no last line",
+                "line 2: the export says 37 keys and the file holds 0",
+                "line 38: the export says 37 keys and the file holds 36",
+                "line 40: the export says 37 keys and the file holds 38",
+                "line 40: there is more after the last line",
+                "line 40: there is more after the last line",
+                "line 40: there is more after the last line",
+                "line 1: this is no first line",
+                "line 1: this is no first line",
+            ]
+        )
+    ],
+)
+def test_import_of_a_cut_or_changed_file_writes_nothing(client: Client, number: int, reason: str) -> None:
     """Cut, joined, shuffled or repeated lines are found out before the first key is written."""
     fill(client)
     bad = _cuts(exported(client))[number]
     client.flushall()
-    with pytest.raises(ExportFileError, match="line") as caught:
+    with pytest.raises(ExportFileError, match=reason) as caught:
         tenants.import_(client, io.BytesIO(bad))
     assert isinstance(caught.value, ValueError)
     assert isinstance(caught.value, TenancyError)
@@ -617,44 +735,58 @@ def test_import_of_a_cut_or_changed_file_writes_nothing(client: Client, number: 
     assert not left(client)
 
 
+@pytest.mark.parametrize("line", [b"[1]\n", b"7\n", b"[" * 100_000 + b"\n", b"\xff\n"])
+def test_import_of_what_is_no_object_says_so(client: Client, line: bytes) -> None:
+    """Whatever JSON or no JSON stands there."""
+    with pytest.raises(ExportFileError, match="line 1: this is no"):
+        tenants.import_(client, io.BytesIO(line))
+
+
 @pytest.mark.parametrize(
-    "change",
+    ("old", "new", "reason"),
     [
-        (b'"key": "acme:session:7"', b'"key": "globex:session:7"'),
-        (b'"key": "acme:session:7"', b'"key": "acme2:session:7"'),
-        (b'"key": "acme:session:7"', b'"key": "%shared:x"'),
-        (b'"key": "acme:session:7"', b'"key": 7'),
-        (b'"key": "acme:session:7"', b'"key": "acme:\\ud800"'),
-        (b'"key": "acme:session:7"', b'"key": "acme:session:8"'),
-        (b'"tenant": "acme"', b'"tenant": "globex"'),
-        (b'"tenant": "acme"', b'"tenant": "a*"'),
-        (b'"tenant": "acme"', b'"tenant": null'),
-        (b'"prefix": "acme:"', b'"prefix": ""'),
-        (b'"prefix": "acme:"', b'"prefix": "acme"'),
-        (b'"version": 1', b'"version": 2'),
-        (b'"version": 1', b'"version": true'),
-        (b'"pttl": -1', b'"pttl": -2'),
-        (b'"pttl": -1', b'"pttl": true'),
-        (b'"pttl": -1', b'"pttl": 1.5'),
-        (b'"type": "hash"', b'"type": 1'),
-        (b'"dump": "', b'"dump": "!'),
-        (b'"dump": "', b'"dmp": "'),
-        (b'{"key"', b'["key"'),
-        (b'{"end": true', b'{"end": true, "x": 1'),
-        (b'"sha256": "', b'"sha256": "0'),
+        (b'"acme:session:7"', b'"globex:session:7"', "does not belong to the tenant"),
+        (b'"acme:session:7"', b'"acme2:session:7"', "does not belong to the tenant"),
+        (b'"acme:session:7"', b'"%shared:x"', "does not belong to the tenant"),
+        (b'"acme:session:7"', b"7", "key is text, not 7"),
+        (b'"acme:session:7"', b'"acme:\\ud800"', "key is text"),
+        (b'"acme:session:7"', b'"acme:session:8"', "line 39: the file was changed"),
+        (b'"tenantry": "export"', b'"tenantry": "x"', "line 1: this is no first line"),
+        (b'"tenant": "acme"', b'"tenant": "globex"', "line 1: the prefix 'acme:' is not that of"),
+        (b'"tenant": "acme"', b'"tenant": "a*"', "line 1: the export names no tenant"),
+        (b'"tenant": "acme"', b'"tenant": null', "line 1: the export names no tenant"),
+        (b'"prefix": "acme:"', b'"prefix": ""', "line 1: the prefix '' is not that of"),
+        (b'"prefix": "acme:"', b'"prefix": "acme"', "line 1: the prefix 'acme' is not"),
+        (b'"version": 1', b'"version": 2', "line 1: unknown version 2"),
+        (b'"version": 1', b'"version": true', "line 1: unknown version True"),
+        (b'"version": 1, ', b"", "line 1: unknown version None"),
+        (b'"pttl": -1', b'"pttl": -2', "pttl is milliseconds or -1, not -2"),
+        (b'"pttl": -1', b'"pttl": true', "pttl is milliseconds or -1, not True"),
+        (b'"pttl": -1', b'"pttl": 1.5', r"pttl is milliseconds or -1, not 1\.5"),
+        (b'"type": "hash"', b'"type": 1', "type is text, not 1"),
+        (b'"dump": "', b'"dump": "!', "dump is not base64"),
+        (b'"dump": "', b'"dump": 7, "x": "', "dump is not base64"),
+        (b'"dump": "', b'"dmp": "', "line 39: the file was changed"),
+        (b'{"key"', b'["key"', "this is not JSON"),
+        (b'{"end": true', b'{"end": true, "x": 1', "line 39: the file was changed"),
+        (b'"keys": 37', b'"keys": 36', "line 39: the export says 36 keys and the file holds 37"),
+        (b'"keys": 37', b'"keys": 37.5', r"line 39: the export says 37\.5 keys"),
+        (b'"sha256": "', b'"sha256": "0', "line 39: the file was changed"),
     ],
     ids=str,
 )
 def test_import_of_foreign_or_malformed_lines_writes_nothing(
-    client: Client, change: tuple[bytes, bytes]
+    client: Client, old: bytes, new: bytes, reason: str
 ) -> None:
     """One line that is not the tenant's, or not of the format, spoils the file before it is used."""
     fill(client)
     data = exported(client)
-    assert change[0] in data
+    assert old in data
     client.flushall()
-    with pytest.raises(ExportFileError, match="line"):
-        tenants.import_(client, io.BytesIO(data.replace(change[0], change[1], 1)))
+    with pytest.raises(ExportFileError, match=reason) as caught:
+        tenants.import_(client, io.BytesIO(data.replace(old, new, 1)))
+    lines = data.splitlines()
+    assert caught.value.line in (39, *(number for number, line in enumerate(lines, 1) if old in line))
     assert not left(client)
 
 
@@ -721,6 +853,12 @@ def test_import_from_a_path_and_a_pipe(client: Client, tmp_path: Path) -> None:
         assert tenants.import_(client, reader, tenant_id="a3").keys == 37
     with pytest.raises(FileNotFoundError, match="missing"):
         tenants.import_(client, tmp_path / "missing")
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    thread = threading.Thread(target=fifo.write_bytes, args=[path.read_bytes()])
+    thread.start()
+    assert tenants.import_(client, fifo, tenant_id="a4").keys == 37
+    thread.join()
 
 
 # --- audit ---------------------------------------------------------------------------------------------
@@ -751,7 +889,7 @@ def test_audit_streams_and_reports(client: Client) -> None:
     assert len(reports) == 1
     rest = list(found)
     assert len(rest) == 2999
-    assert (reports[-1].keys, reports[-1].scanned, reports[-1].dry_run) == (3000, 3001, True)
+    assert reports[-1] == tenants.AuditReport(keys=3000, scanned=3001, passes=1, dry_run=True)
 
 
 def test_audit_left_early_leaves_the_client_usable(client: Client) -> None:

@@ -150,9 +150,9 @@ def purge(
             the run.
 
     Returns:
-        ``keys`` and ``bytes`` removed; ``remaining`` is what the last pass found: 0 is the proof
-        that nothing is left, more means that ``max_passes`` passes were not enough: stop the
-        writer and purge again.
+        ``keys`` and ``bytes`` removed, as far as the server's replies arrived; ``remaining`` is
+        what the last pass found: 0 is the proof that nothing is left, more means that
+        ``max_passes`` passes were not enough: stop the writer and purge again.
 
     Raises:
         InvalidTenantIdError: ``tenant_id`` is not a tenant id; the server was not asked.
