@@ -14,6 +14,7 @@ pytest.importorskip("fakeredis")
 
 import fakeredis
 import redis
+import redis.asyncio
 
 from tenantry import NoTenantError, TenancyError, tenant_scope, without_tenant
 from tenantry.errors import CrossTenantError, UnknownCommandError
@@ -280,6 +281,94 @@ def test_pipeline_belongs_to_the_tenant_of_its_first_command(
         assert pipe.set("globex:2", 1).execute() == [True]
 
 
+@pytest.mark.parametrize("kind", ["quick", "careful"])
+async def test_key_of_the_pipelines_tenant_is_not_queued_under_another(
+    client: Any, server: Any, kind: str
+) -> None:
+    """Its owner's keys are its owner's alone, however well they would fit in."""
+    key: Any = "acme:2" if kind == "quick" else b"acme:2"
+    later = guard(fakeredis.FakeAsyncRedis(server=server))
+    for pipe in (client.pipeline(), later.pipeline()):
+        with tenant_scope("acme"):
+            pipe.set(key, 1)
+        with tenant_scope("globex"), pytest.raises(CrossTenantError, match="SET, argument 1"):
+            pipe.set(key, 2)
+        with pytest.raises(NoTenantError, match="SET"):
+            pipe.set(key, 3)
+        assert len(pipe.command_stack) == 1
+    await later.aclose()
+
+
+@pytest.mark.parametrize(
+    "words", [(), ("GET",), (["GET"], "acme:1"), ("GET", ["acme:1"]), ("GET globex:1",), ("NOPE", "acme:1")]
+)
+def test_pipeline_queues_no_command_that_it_cannot_judge(client: Any, words: tuple[Any, ...]) -> None:
+    """Where there is no name, no key or nothing that redis-py sends, nothing is queued."""
+    pipe = client.pipeline()
+    with tenant_scope("acme"):
+        pipe.get("acme:1")
+        with pytest.raises((TenancyError, redis.DataError), match=r"refused|known|Invalid"):
+            pipe.execute_command(*words)
+        assert pipe.execute() == [b"a"]
+
+
+def test_pipeline_takes_keys_of_every_type(client: Any) -> None:
+    """Bytes are no less a key, and a shared command binds nobody."""
+    pipe = client.pipeline()
+    pipe.ping()
+    with tenant_scope("acme"):
+        pipe.get(b"acme:1").get(bytearray(b"acme:1")).mget("acme:1", b"acme:2")
+        assert pipe.execute() == [True, b"a", b"a", [b"a", None]]
+
+
+class Counting(redis.client.Pipeline):
+    """A pipeline with an ``execute_command`` of its own."""
+
+    seen = 0
+
+    def execute_command(self, *args: Any, **options: Any) -> Any:
+        self.seen += 1
+        return super().execute_command(*args, **options)
+
+
+def test_pipeline_of_a_class_of_its_own_is_asked(client: Any) -> None:
+    """The short cut past redis-py's own method is for redis-py's own method."""
+    pipe = Counting(client.connection_pool, client.response_callbacks, True, None)
+    client._tenantry.adopt(pipe)
+    with tenant_scope("acme"):
+        assert pipe.get("acme:1").get("acme:2").execute() == [b"a", None]
+        assert pipe.seen == 2
+        with pytest.raises(CrossTenantError, match="GET"):
+            pipe.get("globex:1")
+    assert pipe.seen == 2
+
+
+def test_pipeline_in_another_encoding_is_judged_by_the_bytes() -> None:
+    """When it is queued, as everywhere: in UTF-16 no text starts with the prefix."""
+    encode = redis.connection.Encoder("utf-16-le", "strict", False).encode
+    packer = redis.connection.PythonRespSerializer(6000, encode)
+    pool = redis.ConnectionPool(command_packer=packer, encoding="utf-16-le", port=1)
+    client = guard(redis.Redis(connection_pool=pool))
+    with tenant_scope("acme"):
+        for each in (client, client.pipeline()):
+            with pytest.raises(CrossTenantError, match="no tenant prefix"):
+                each.set("acme:1", 1)
+        assert len(client.pipeline().set(b"acme:1", 1).command_stack) == 1
+
+
+@pytest.mark.parametrize("module", ["json", "ts", "ft"])
+async def test_pipeline_of_a_module_is_guarded(client: Any, server: Any, module: str) -> None:
+    """It is made past the client."""
+    later = guard(fakeredis.FakeAsyncRedis(server=server))
+    for each in (client, later):
+        pipe = getattr(each, module)(*(["acme:index"] if module == "ft" else [])).pipeline()
+        with tenant_scope("acme"), pytest.raises(CrossTenantError, match="GET, argument 1"):
+            pipe.execute_command("GET", "globex:1")
+        with pytest.raises(NoTenantError, match="GET"):
+            pipe.execute_command("GET", "acme:1")
+    await later.aclose()
+
+
 def test_pipeline_that_was_reset_is_free_again(client: Any) -> None:
     """reset() ends what it remembers."""
     pipe = client.pipeline()
@@ -329,6 +418,76 @@ def test_pipeline_and_pubsub_made_earlier_are_guarded(server: Any, plain: Any) -
             pubsub.subscribe("globex:ch")
     with pytest.raises(NoTenantError):
         client.pipeline().set("acme:1", 1).execute()
+
+
+@pytest.mark.parametrize("is_looked_into", [False, True])
+def test_what_was_made_earlier_is_judged_where_it_is_called(is_looked_into: bool) -> None:
+    """Not only where it packs: no server is asked. Its attributes may live in a dict of their own."""
+    client = redis.Redis(port=1)
+    twin, pipe, pubsub = copy.copy(client), client.pipeline(), client.pubsub()
+    if is_looked_into:
+        assert all(vars(each) for each in (client, twin, pipe, pubsub))
+    guard(client)
+    with tenant_scope("acme"):
+        for refused in (
+            lambda: client.get("globex:1"),
+            lambda: twin.get("globex:1"),
+            lambda: pipe.get("globex:1"),
+            lambda: pubsub.subscribe("globex:1"),
+        ):
+            with pytest.raises(CrossTenantError, match="argument 1"):
+                refused()
+        pipe.get("acme:1")
+    with tenant_scope("globex"), pytest.raises(CrossTenantError, match="pipeline belongs to another"):
+        pipe.get("globex:1")
+
+
+def test_what_only_knows_the_pool_is_left_alone() -> None:
+    """A client that has a pool of its own is nobody's copy, whatever else it holds."""
+    client, other = redis.Redis(port=1), redis.Redis(port=2)
+    other.known_pools = {"main": client.connection_pool}  # type: ignore[attr-defined]
+    kind = type(other)
+    guard(client)
+    assert type(other) is kind
+    assert type(other.connection_pool) is redis.ConnectionPool
+
+
+class Around(redis.Connection):
+    """Sends in a way of its own."""
+
+    def send_command(self, *args: Any, **options: Any) -> Any:
+        return self.send_packed_command([b""])
+
+
+class Broken(redis.Connection):
+    """Fails before anybody could judge."""
+
+    def pack_commands(self, commands: Any) -> Any:
+        raise redis.DataError("no command is good enough")
+
+
+class Silent(redis.asyncio.Connection):
+    """Packs nothing at all."""
+
+    def pack_commands(self, commands: Any) -> Any:
+        return []
+
+
+@pytest.mark.parametrize(
+    ("pool", "connection", "hook"),
+    [
+        (redis.ConnectionPool, Around, "send_command"),
+        (redis.BlockingConnectionPool, Around, "send_command"),
+        (redis.ConnectionPool, Broken, "pack_commands"),
+        (redis.asyncio.ConnectionPool, Silent, "pack_commands"),
+    ],
+)
+def test_guard_raises_where_a_connection_goes_around_it(pool: Any, connection: Any, hook: str) -> None:
+    """Whatever it does instead of refusing is not the guard's doing."""
+    kind = redis.asyncio.Redis if connection is Silent else redis.Redis
+    client = kind(connection_pool=pool(connection_class=connection, port=1))
+    with pytest.raises(RuntimeError, match=f"{connection.__name__}.{hook} goes around the guard"):
+        guard(client)
 
 
 def test_pipeline_queued_earlier_is_judged_when_it_is_executed(server: Any, plain: Any) -> None:
@@ -519,6 +678,9 @@ async def test_mget_of_no_keys_is_an_empty_list(client: Any, server: Any) -> Non
     with tenant_scope("acme"):
         assert client.mget([]) == []
         assert await later.mget([]) == []
+        for keys in (["globex:1"], ["acme:1", "globex:1"]):
+            with pytest.raises(CrossTenantError, match="MGET"):
+                client.mget(keys)
         with pytest.raises(CrossTenantError, match="MGET"):
             client.execute_command("MGET")
     with pytest.raises(NoTenantError, match="MGET"):

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import pytest
 
 pytest.importorskip("redis")
 
-import redis
 from hypothesis import given
 from hypothesis import strategies as st
-from redis.connection import PythonRespSerializer
 
-from tenantry import CrossTenantError, NoTenantError, TenancyError, tenant_scope
-from tenantry.integrations.redis import guard
+from tenantry import tenant_scope
 from tenantry.integrations.redis.encoding import encode_all, utf8
-from tenantry.integrations.redis.packing import Window, this_task, this_thread
 from tenantry.integrations.redis.quick import Quick
 from tenantry.integrations.redis.rules import RULES, declare
 from tenantry.integrations.redis.verdict import verdict
@@ -169,63 +164,3 @@ def test_quick_takes_no_name_of_a_declared_command_for_its_key() -> None:
     with tenant_scope("ACME"):
         for name in ("ACME:GET", "ACME:STATS"):
             assert not quick.own_tenant((name, "globex:1", "globex:2"))
-
-
-def _python_packer() -> Any:
-    """The packer of a guarded client's connection where hiredis is not used; no server is asked."""
-    encode = redis.Redis().connection_pool.get_encoder().encode
-    pool = redis.ConnectionPool(command_packer=PythonRespSerializer(6000, encode))
-    connection = guard(redis.Redis(connection_pool=pool)).connection_pool.make_connection()
-    return connection._command_packer
-
-
-@pytest.mark.parametrize("key", ["globex:1", "acme", "1", b"globex:1", "acmeglobex:1"])
-def test_python_packer_judges_one_key_by_itself(key) -> None:
-    """What reaches the packer past the call site is refused there."""
-    packer = _python_packer()
-    with tenant_scope("acme"):
-        assert b"".join(packer.pack("GET", "acme:1")) == b"*2\r\n$3\r\nGET\r\n$6\r\nacme:1\r\n"
-        with pytest.raises(CrossTenantError, match="argument 1"):
-            packer.pack("GET", key)
-    with pytest.raises(NoTenantError, match="GET"):
-        packer.pack("GET", "acme:1")
-
-
-@pytest.mark.parametrize(
-    "words", [(), ("GET",), (Text("GET"), "globex:1"), (b"GET", "globex:1"), ("GET", "acme:1", ["globex:1"])]
-)
-def test_python_packer_leaves_the_rest_to_the_verdict(words: tuple[Any, ...]) -> None:
-    """Whatever is no single key in plain text is judged as bytes, or is nothing that redis-py sends."""
-    packer = _python_packer()
-    with tenant_scope("acme"), pytest.raises((TenancyError, redis.DataError), match=r"refused|known|Invalid"):
-        packer.pack(*words)
-
-
-async def test_whoever_runs_is_somebody() -> None:
-    """A window that is open for nobody must be open for no one; a callback runs in no task."""
-    loop = asyncio.get_running_loop()
-    seen = loop.create_future()
-    loop.call_soon(lambda: seen.set_result(this_task()))
-    assert await seen == this_thread()
-    assert this_task() is asyncio.current_task()
-    window = Window()
-    for who in (None, this_task(), this_thread()):
-        assert not window.is_open_for(who)
-
-
-def test_window_of_a_connection_that_connects_again_is_restored() -> None:
-    """Connecting nests: whoever connected before goes on."""
-    window = Window()
-    outer = window.open_for("outer")
-    inner = window.open_for("inner")
-    assert window.is_open_for("inner")
-    assert not window.is_open_for("outer")
-    window.leave(inner)
-    assert window.is_open_for("outer")
-    window.leave(outer)
-    assert not window.is_open_for("outer")
-
-
-def test_this_task_without_a_loop_is_the_thread() -> None:
-    """An asyncio connection may be packed by hand."""
-    assert this_task() == this_thread()

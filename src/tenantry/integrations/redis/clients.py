@@ -133,13 +133,11 @@ class PipelineTenant(CallSite):
     _tenantry_prefix: str | tuple[()] = ()  # no text starts with any of none
 
     def _tenantry_claim(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        active = current_tenant_or_none()
-        if active is None:
-            return self._tenantry_judge(args)
         if self._tenantry.own_tenant(args) is None:
             args = self._tenantry_judge(args)
             if not binds(encode_all(args, self._tenantry.encode), self._tenantry.declared):
                 return args
+        active = require_tenant("a pipeline")  # there is one, since the command has passed for its sake
         if self._tenantry_owner not in (None, active):
             raise other_tenant(_name(args), active, "pipeline")
         self._tenantry_owner, self._tenantry_prefix = active, tenant_prefix(active)
