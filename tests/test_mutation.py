@@ -17,6 +17,7 @@ pytestmark = [
 ROOT = Path(__file__).parent.parent
 CELERY = "tests/integrations/celery tests/test_cli_quarantine.py"
 REDIS = "tests/integrations/redis"
+ASGI, WSGI = "tests/integrations/test_asgi.py", "tests/integrations/test_wsgi.py"
 #: Part: the least share that has to be noticed, in per cent; the tests; the files under src/tenantry.
 PARTS = {
     "context": (
@@ -27,6 +28,13 @@ PARTS = {
     "keys": (95, "tests/keys", "keys"),
     "ids": (95, "tests/test_ids.py", "ids.py"),
     "propagation": (95, "tests/test_propagation.py", "propagation.py"),
+    "resolvers": (95, f"tests/test_resolvers.py {ASGI}", "resolvers.py"),
+    "lookup": (95, f"tests/test_lookup.py {ASGI} {WSGI}", "lookup.py"),
+    "web": (90, f"tests/web tests/test_resolvers.py {ASGI} {WSGI}", "web integrations/wsgi.py"),
+    "asgi": (90, ASGI, "integrations/asgi.py"),
+    "django": (90, "tests/integrations/test_django.py", "integrations/django.py"),
+    "fastapi": (90, "tests/integrations/test_fastapi.py", "integrations/fastapi.py"),
+    "flask": (90, "tests/integrations/test_flask.py", "integrations/flask.py"),
 }
 
 

@@ -311,6 +311,15 @@ def test_missing_settings_are_found_at_start() -> None:
             WSGIHandler()
 
 
+def test_on_error_that_is_no_response_fails_the_request() -> None:
+    """Django answers 500, and its log says why."""
+    for view in (django_project.index, django_project.index_async):
+        middleware = TenantMiddleware(view, resolver=TRUSTING, on_error=lambda request, error: "sorry")
+        with pytest.raises(TypeError, match="on_error has to return an HttpResponse, not str"):
+            answer = middleware(RequestFactory().get("/"))
+            asyncio.run(answer)
+
+
 def test_options_may_be_given_in_code() -> None:
     """A subclass or a partial passes them to the middleware itself; the settings are not read then."""
     middleware = TenantMiddleware(django_project.index, resolver=TRUSTING)
