@@ -8,7 +8,7 @@ import uuid
 from datetime import UTC, datetime
 
 import pytest
-from celery import Celery, Task, current_app, shared_task
+from celery import Celery, Task, chain, chord, current_app, group, shared_task
 
 from tenantry import NoTenantError, current_tenant_or_none, tenant_scope
 from tenantry.integrations.celery import fan_out, install, quarantine, uninstall
@@ -168,14 +168,19 @@ def test_other_application_is_untouched(app) -> None:
     other = Celery("other", broker="memory://", backend="cache+memory://", set_as_current=False)
 
     @other.task(name="plain", shared=False)
-    def plain():
+    def plain(*_):
         return current_tenant_or_none()
 
     install(app)
     plain.delay()
-    (plain.s() | plain.si()).apply()
+    one = plain.s()
+    for canvas in (group(one, one), chain(one, one), chord([one, one], one)):
+        assert canvas.apply_async().id
+        assert set(canvas.apply().get() or [None]) == {None}
+    assert chord([one], one).run(group(one), one, ()).id
     with tenant_scope("acme"):
         assert plain.apply().get() == "acme"
+        assert plain.apply(task_id="this").id == "this"
     with other.connection_for_read() as connection:
         message = connection.channel().basic_get("celery", no_ack=True)
     assert "tenantry" not in message.headers
@@ -191,8 +196,10 @@ def test_uninstall_gives_the_application_back(app) -> None:
 
     run, fixups = plain.run, app.fixups
     install(app)
+    kept = app.send_task
     uninstall(app)
     assert "send_task" not in vars(app)
+    assert kept("plain").id
     assert plain.run is run
     assert app.fixups == fixups
     plain.delay()

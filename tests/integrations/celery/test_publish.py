@@ -13,6 +13,7 @@ from tenantry import (
     MalformedTenantHeaderError,
     NoTenantError,
     TenantConflictError,
+    add_scope_hook,
     current_tenant_or_none,
     tenant_scope,
     without_tenant,
@@ -39,9 +40,18 @@ NEEDY = {
     "chord_body": lambda w: chord([w.free.s(), w.free.s()], w.needs.s()).delay(),
     "chord_body_call": lambda w: chord([w.free.s(), w.free.s()])(w.needs.s()),
     "chord_body_chain": lambda w: chord([w.free.s(), w.free.s()], w.free.s() | w.needs.s()).delay(),
+    "chord_run": lambda w: chord([w.free.s()], w.free.s()).run(
+        group(w.free.s(), w.needs.s()), w.free.s(), ()
+    ),
+    "chord_by_its_task": lambda w: w.app.tasks["celery.chord"]([w.free.s(), w.needs.s()], w.free.s()),
     "chord_in_chain": lambda w: chain(w.free.s(), chord([w.free.s()] * 2, w.needs.s())).delay(),
     "link": lambda w: w.free.apply_async(link=w.needs.s()),
     "link_in_list": lambda w: w.free.apply_async(link=[w.free.s(), w.needs.s()]),
+    "chain_option": lambda w: w.free.apply_async(chain=[w.needs.s()]),
+    "chord_option": lambda w: w.free.apply_async(chord=w.needs.s()),
+    "link_positional": lambda w: w.app.send_task(
+        "free", (), {}, None, None, "an-id", None, None, None, None, None, None, [w.needs.s()]
+    ),
     "link_of_signature": lambda w: w.free.s().set(link=[dict(w.needs.s())]).delay(),
     "link_of_link": lambda w: w.free.apply_async(link=w.free.s().set(link=w.needs.s())),
     "link_error": lambda w: w.free.apply_async(link_error=w.needs.s()),
@@ -54,6 +64,8 @@ NEEDY = {
     "unreadable_builtin": lambda w: w.app.send_task("celery.map", (7, [])),
     "unlock": lambda w: w.app.send_task("celery.chord_unlock", ("gid", dict(w.needs.s())), {"result": []}),
     "apply": lambda w: w.needs.apply(),
+    "apply_of_link": lambda w: w.free.apply(link=w.needs.s()),
+    "apply_of_link_error": lambda w: w.free.apply(link_error=w.needs.s()),
     "apply_of_chain": lambda w: chain(w.free.s(), w.needs.s()).apply(),
     "apply_of_group": lambda w: group(w.free.s(), w.needs.s()).apply(),
     "apply_of_chord": lambda w: chord([w.free.s()], w.needs.s()).apply(),
@@ -110,7 +122,9 @@ def test_option_names_the_tenant(wire) -> None:
     with tenant_scope("globex"):
         wire.needs.apply_async(tenant="globex")
         wire.needs.apply_async(tenant=None)
-    assert wire.headers() == ["v1;acme"] * 3 + ["v1;globex"] * 2
+    messages = wire.messages()
+    assert [m.headers["tenantry"] for m in messages] == ["v1;acme"] * 3 + ["v1;globex"] * 2
+    assert not [m for m in messages if "tenant" in m.properties or "tenant" in m.headers]
     assert current_tenant_or_none() is None
 
 
@@ -157,6 +171,8 @@ CONFLICTS = {
     "link_error": lambda w: w.free.apply_async(link_error=w.free.s().set(tenant="globex")),
     "map": lambda w: w.free.map([1]).apply_async(tenant="globex"),
     "apply": lambda w: w.free.apply(tenant="globex"),
+    "apply_header": lambda w: w.free.apply(headers={"tenantry": "v1;globex"}),
+    "apply_link": lambda w: w.free.apply(link=w.free.s().set(tenant="globex")),
 }
 
 
@@ -248,12 +264,13 @@ def test_message_carries_the_stamp(wire) -> None:
 
 def test_members_that_share_a_headers_dict_each_verify(new_wire) -> None:
     """Celery hands the same dict to all of them; the caller's stays as it was."""
-    wire, shared = new_wire(secret_keys=["old", "new"]), {"mine": "1"}
+    wire, shared = new_wire(secret_keys=["old", "new"]), {"mine": "1", "headers": {"tenantry": "v1;acme"}}
     with tenant_scope("acme"):
         group(wire.needs.s(), wire.needs.s(), wire.free.s()).apply_async(headers=shared)
-    assert shared == {"mine": "1"}
+        wire.app.send_task("needs", headers=shared)
+    assert shared == {"mine": "1", "headers": {"tenantry": "v1;acme"}}
     messages = wire.messages()
-    assert len(messages) == 3
+    assert len(messages) == 4
     for message in messages:
         task_id, name = message.headers["id"], message.headers["task"]
         found = extract(message.headers, secret_keys="new", task_id=task_id, task_name=name)
@@ -348,6 +365,44 @@ def test_eager_call_runs_under_its_tenant_and_leaves_the_callers(new_wire) -> No
     assert current_tenant_or_none() is None
     with pytest.raises(NoTenantError):
         see.delay()
+
+
+def test_eager_call_gets_what_it_was_given(wire) -> None:
+    """Its options, its id, and the header beside the caller's own."""
+
+    @wire.app.task(name="see", shared=False, bind=True)
+    def see(self):
+        with tenant_scope("globex", switch=True):
+            wire.app.send_task("see", task_id=self.request.id)
+        return [self.request.id, self.request.loglevel, self.request.logfile, self.request.headers]
+
+    headers = {"mine": 1}
+    with tenant_scope("acme"):
+        found = see.apply(task_id="this", loglevel=10, logfile="a-file", headers=headers).get()
+        assert found == ["this", 10, "a-file", {"mine": 1, "tenantry": "v1;acme"}]
+        assert see.apply().get()[0] not in (None, "None")
+    assert headers == {"mine": 1}
+    assert wire.headers() == ["v1;acme"] * 2
+
+
+def test_eager_call_whose_scope_hook_fails_does_not_run(wire) -> None:
+    """The hook's error is the caller's."""
+    ran = []
+
+    @wire.app.task(name="see", shared=False)
+    def see():
+        ran.append(current_tenant_or_none())
+
+    def hook(tenant_id):
+        raise RuntimeError(f"no {tenant_id} today")
+
+    remove = add_scope_hook(hook)
+    try:
+        with pytest.raises(RuntimeError, match="no acme today"):
+            see.apply(tenant="acme")
+    finally:
+        remove()
+    assert ran == []
 
 
 def test_eager_error_that_propagates_leaves_the_callers_tenant(new_wire) -> None:

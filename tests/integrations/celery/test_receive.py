@@ -8,7 +8,8 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest
-from celery import Task, chain, signals
+from celery import Celery, Task, chain, chord, group, signals
+from celery.exceptions import Ignore
 
 from tenantry import add_scope_hook, bind_tenant, current_tenant_or_none, tenant_scope
 from tenantry.integrations.celery import install, quarantine, uninstall
@@ -383,29 +384,134 @@ def test_every_phase_sees_the_tenant_and_leaves_nothing(wire, receive) -> None:
     assert wire.headers() == ["v1;acme"]
 
 
-@pytest.mark.parametrize("shape", ["chain", "link", "chord"])
-def test_continuation_of_a_none_task_gets_the_tenant_back(wire, receive, seen, shape) -> None:
-    """Celery publishes it; what the body publishes itself belongs to nobody."""
+#: What follows a task that runs without its tenant, be it ``needs`` or ``errback``.
+FOLLOWING = {
+    "chain": lambda goes, _, needs, __: chain(goes, needs),
+    "chain_of_group": lambda goes, _, needs, __: chain(goes, group(needs, needs)),
+    "chain_of_chord": lambda goes, _, needs, __: chain(goes, chord([needs] * 2, needs)),
+    "link": lambda goes, _, needs, __: goes.set(link=[needs]),
+    "link_of_group": lambda goes, _, needs, __: goes.set(link=[group(needs, needs)]),
+    "chord": lambda goes, _, needs, __: chord([goes, goes], needs),
+    "chord_of_chain": lambda goes, _, needs, __: chord([goes, goes], needs | needs),
+    "chord_of_group": lambda goes, _, needs, __: chord([goes, goes], group(needs, needs)),
+    "chord_of_chord": lambda goes, _, needs, __: chord([goes, goes], chord([needs, needs], needs)),
+    "errback": lambda _, fails, __, errback: fails.on_error(errback),
+    "errback_in_group": lambda goes, fails, _, errback: group(goes, fails.on_error(errback)),
+    "errback_of_body": lambda goes, fails, needs, errback: chord([goes, fails], needs.on_error(errback)),
+    "errback_in_body": lambda goes, fails, needs, errback: chord(
+        [goes, fails], group(needs.on_error(errback), needs)
+    ),
+}
 
-    @wire.app.task(name="goes_on", tenancy="none", shared=False)
-    def goes_on(*_):
-        wire.app.send_task("free")
+
+@pytest.mark.parametrize("called", [False, True], ids=["published", "called"])
+@pytest.mark.parametrize("shape", FOLLOWING)
+def test_continuation_of_a_none_task_gets_the_tenant_back(wire, receive, shape, called) -> None:
+    """Celery publishes it, or calls it; what the body publishes itself belongs to nobody."""
+    ran = []
+
+    @wire.app.task(name="goes", tenancy="none", bind=True, shared=False)
+    def goes(self, *_, fail=False):
+        parent = {"parent_id": self.request.id}
+        wire.app.send_task("free", **parent)
+        group(wire.free.s()).apply_async(**parent)
         bind_tenant("globex")
+        if fail:
+            raise ValueError("as asked")
 
-    after = wire.needs.s()
-    if shape == "chain":
-        sent = chain(goes_on.s(), after)
-    elif shape == "link":
-        sent = goes_on.s().set(link=[after])
+    if called:
+
+        @wire.app.task(name="errback", shared=False)
+        def errback(*_):
+            ran.append(current_tenant_or_none())
     else:
-        from celery import chord
 
-        sent = chord([goes_on.s(), goes_on.s()], after)
+        @wire.app.task(name="errback", shared=False)
+        def errback(task_id): ...
+
+    canvas = FOLLOWING[shape](goes.s(), goes.s(fail=True), wire.needs.s(), errback.s())
     with tenant_scope("acme"):
-        sent.apply_async()
-    for sent_one in wire.messages():
-        sent_one.accept = {"application/json"}
-        receive(sent_one)
-    names = [(m.headers["task"], m.headers.get("tenantry")) for m in wire.messages()]
-    assert names[-1] == ("needs", "v1;acme")
-    assert set(names[:-1]) == {("free", None)}
+        canvas.apply_async()
+    for sent in wire.messages():
+        sent.accept = {"application/json"}
+        receive(sent)
+    published = {(m.headers["task"], m.headers.get("tenantry")) for m in wire.messages()}
+    assert ("free", None) in published
+    if not shape.startswith("errback"):
+        followed = {("needs", "v1;acme")}
+    else:
+        followed = set() if called else {("errback", "v1;acme")}
+        assert set(ran) == ({"acme"} if called else set())
+    assert published - {("free", None)} == followed
+
+
+@pytest.mark.parametrize("tenant", ["acme", None])
+def test_message_with_the_id_of_the_running_task_is_that_task_again(wire, receive, tenant) -> None:
+    """Whatever is active, and whatever its headers and stamps say; the caller's stay as they were."""
+    given = {"tenantry": "v1;globex", "headers": {"tenantry": "v1;globex", "x": 1}, "mine": 2}
+    stamps = {"stamped_headers": ["tenantry", "own"], "tenantry": "globex", "own": "1"}
+
+    @wire.app.task(name="again", tenancy="optional", bind=True, shared=False)
+    def again(self):
+        with tenant_scope("globex", switch=True):
+            self.apply_async(task_id=self.request.id, headers=given, **stamps)
+
+    receive(message("again", headers=ACME if tenant else {}))
+    (sent,) = wire.messages()
+    named = {"tenantry": "v1;acme"} if tenant else {}
+    assert sent.headers.get("tenantry") == named.get("tenantry")
+    assert sent.headers["headers"] == {"x": 1} | named
+    assert "tenantry" not in sent.properties
+    assert sent.headers["stamps"] == {"own": "1"} | ({"tenantry": "acme"} if tenant else {})
+    assert sorted(sent.headers["stamped_headers"]) == (["own", "tenantry"] if tenant else ["own"])
+    assert given["headers"] == {"tenantry": "v1;globex", "x": 1}
+    assert (sent.headers["mine"], len(given)) == (2, 3)
+
+
+@pytest.mark.parametrize("tenant", ["acme", None])
+@pytest.mark.parametrize("how", ["replace", "replace_by_group", "add_to_chord"])
+@pytest.mark.filterwarnings("ignore:Call to deprecated:DeprecationWarning")  # Celery's backend, of redis-py
+def test_what_a_task_publishes_in_its_place_is_its_own(new_wire, request, how, tenant) -> None:
+    """Whatever is active meanwhile, none included."""
+    wire = new_wire({"backend": request.getfixturevalue("redis_url")} if how == "add_to_chord" else {})
+    receive = Receiver(wire)
+
+    @wire.app.task(name="gives", tenancy="optional", bind=True, shared=False)
+    def gives(self, *_):
+        with tenant_scope("globex", switch=True):
+            if how == "add_to_chord":
+                self.add_to_chord(wire.maybe.s())
+            else:
+                self.replace(wire.maybe.s() if how == "replace" else group(wire.maybe.s(), wire.maybe.s()))
+
+    sent = chord([gives.s(), wire.maybe.s()], wire.maybe.s()) if how == "add_to_chord" else gives.s()
+    sent.apply_async(tenant=tenant)
+    first, *_ = wire.messages()
+    first.accept = {"application/json"}
+    receive(first)
+    assert set(wire.headers()) == {f"v1;{tenant}" if tenant else None}
+
+
+def test_replace_of_no_running_task_is_an_ordinary_publish(wire) -> None:
+    """Under whoever is active; and so is that of another application's task inside one of ours."""
+    with tenant_scope("acme"), pytest.raises(Ignore):
+        wire.maybe.replace(wire.maybe.s())
+    assert wire.headers() == ["v1;acme"]
+    other = Celery("other", broker="memory://", set_as_current=False)
+
+    @other.task(name="seen", shared=False)
+    def seen():
+        return current_tenant_or_none()
+
+    @other.task(name="replaced", bind=True, shared=False)
+    def replaced(self):
+        return self.replace(seen.s())
+
+    @wire.app.task(name="calls", shared=False)
+    def calls():
+        with tenant_scope("globex", switch=True):
+            return replaced.apply().get(disable_sync_subtasks=False)
+
+    with tenant_scope("acme"):
+        assert calls.apply().get() == "globex"
+    other.close()

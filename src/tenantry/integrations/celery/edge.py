@@ -144,6 +144,8 @@ def in_unit(running: RunningTask, function: Callable[..., Any], /, *args: Any, *
 class UnboundError(Exception):
     """A scope hook failed to enter; its error is the cause."""
 
+    __cause__: BaseException
+
 
 def _end(begun: Any) -> None:
     try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import wraps
 from typing import Any, Final
 
 from kombu.utils.uuid import uuid
@@ -25,7 +26,7 @@ from tenantry.integrations.celery.edge import (
     nested_headers,
     running_task,
 )
-from tenantry.integrations.celery.needs import NONE, Canvas, many, needs_of_message, registered
+from tenantry.integrations.celery.needs import NONE, Canvas, many, needs_of_message
 from tenantry.propagation import HEADER, format_header
 
 _POSITIONAL: Final = (
@@ -55,8 +56,7 @@ def send_task_of(app: Any) -> Callable[..., Any]:
         original = before or type(app).send_task.__get__(app)
         if edge is None:
             return original(name, args, kwargs, countdown, eta, task_id, *rest, **options)
-        if rest:
-            options.update(zip(_POSITIONAL, rest, strict=False))
+        options.update(zip(_POSITIONAL, rest, strict=False))
         task_id = task_id or uuid()
         address(edge, app, name, args, kwargs, str(task_id), options)
         return original(name, args, kwargs, countdown, eta, task_id, **options)
@@ -96,7 +96,7 @@ def _whose(
     options: Mapping[str, Any],
 ) -> TenantId | None:
     inherited = current_tenant_or_none()
-    if running is not None and inherited != running.tenant_id and _continues(running, task_id, options):
+    if running is not None and not running.in_body and _continues(running, options, {task_id}):
         inherited = running.tenant_id
     canvas = Canvas(app, inherited)
     tenant_id = inherited
@@ -112,7 +112,7 @@ def _whose(
 def _write(edge: Edge, tenant_id: TenantId | None, name: str, task_id: str, options: dict[str, Any]) -> None:
     headers = options.get("headers")
     headers = options["headers"] = dict(headers) if headers else {}
-    nested = nested_headers(headers) if "headers" in headers else None
+    nested = nested_headers(headers)
     if nested is not None:
         headers["headers"] = nested = dict(nested)
     if tenant_id is None:
@@ -140,20 +140,22 @@ def _stamp(tenant_id: TenantId, options: dict[str, Any]) -> None:
 def _unstamp(options: dict[str, Any]) -> None:
     options.pop(HEADER, None)
     stamped = options.get("stamped_headers")
-    if stamped and HEADER in stamped:
+    if stamped:
         options["stamped_headers"] = [name for name in stamped if name != HEADER]
 
 
 # --- continuations of a task whose phases run without its tenant ---------------------------------
 
 
-def _continues(running: RunningTask, task_id: str | None, options: Mapping[str, Any]) -> bool:
-    """Whether Celery, not user code, publishes this after ``running``: a callback, errback, chain or chord part."""
-    if running.in_body:
-        return False
-    if options.get("parent_id") == running.task_id:
-        return True
-    return task_id is not None and task_id in _ids_in([running.follows.get(part) for part in FOLLOWING])
+def _continues(running: RunningTask, options: Mapping[str, Any], ids: set[str]) -> bool:
+    """Whether Celery, not user code, publishes this after ``running``: a callback, errback, chain or chord part.
+
+    What is published has these ``ids``. An errback of a chord's body has none that is known before; its parent
+    is the body, which never ran (``Backend.chord_error_from_stack``).
+    """
+    parent = options.get("parent_id")
+    following = _ids_in([running.follows.get(part) for part in FOLLOWING])
+    return parent == running.task_id or not following.isdisjoint({parent, *ids})
 
 
 def _ids_in(roots: list[Any]) -> set[str]:
@@ -164,12 +166,11 @@ def _ids_in(roots: list[Any]) -> set[str]:
         if isinstance(part, (list, tuple)):
             left.extend(part)
         elif isinstance(part, Mapping):
-            options = part.get("options") or {}
+            options = part.get("options", {})
             found.update(str(options[key]) for key in ("task_id", "group_id") if options.get(key))
             left.extend(options.get(option) for option in _FOLLOW_OPTIONS)
-            kwargs = part.get("kwargs")
-            if isinstance(kwargs, Mapping):
-                left.extend(kwargs.get(name) for name in ("tasks", "header", "body"))
+            kwargs = part.get("kwargs", {})
+            left.extend(kwargs.get(name) for name in ("tasks", "header", "body"))
     return found
 
 
@@ -179,30 +180,28 @@ def _ids_in(roots: list[Any]) -> set[str]:
 def checked_canvas(original: Callable[..., Any]) -> Callable[..., Any]:
     """Wrap a publishing or applying method of a group, a chain or a chord: all of it is checked first."""
 
+    @wraps(original)
     def publish(self: Any, *args: Any, **options: Any) -> Any:
         app = _app_of(self)
-        if app is None or edge_of(app) is None:
+        if edge_of(app) is None:
             return original(self, *args, **options)
         with _checked(app, self, {**self.options, **options}, self.get("kwargs")):
             return original(self, *args, **options)
 
-    publish.__wrapped__ = original  # type: ignore[attr-defined]
     return publish
 
 
 def checked_chord(original: Callable[..., Any]) -> Callable[..., Any]:
     """Wrap ``chord.run``, which is handed header and body; both are checked before the unlock leaves."""
 
-    def run(
-        self: Any, header: Any, body: Any, partial_args: Any, app: Any = None, *args: Any, **options: Any
-    ) -> Any:
-        installed = app or _app_of(self)
-        if installed is None or edge_of(installed) is None:
-            return original(self, header, body, partial_args, app, *args, **options)
-        with _checked(installed, self, {**self.options, **options}, {"header": header, "body": body}):
-            return original(self, header, body, partial_args, app, *args, **options)
+    @wraps(original)
+    def run(self: Any, header: Any, body: Any, *args: Any, **options: Any) -> Any:
+        app = _app_of(self)
+        if edge_of(app) is None:
+            return original(self, header, body, *args, **options)
+        with _checked(app, self, {**self.options, **options}, {"header": header, "body": body}):
+            return original(self, header, body, *args, **options)
 
-    run.__wrapped__ = original  # type: ignore[attr-defined]
     return run
 
 
@@ -217,12 +216,10 @@ def _app_of(signature: Any) -> Any | None:
 def _checked(app: Any, signature: Any, options: Mapping[str, Any], kwargs: Any) -> Iterator[None]:
     running, active = running_task(), current_tenant_or_none()
     inherited = active
-    if (
-        running is not None
-        and active != running.tenant_id
-        and _canvas_continues(running, signature, options, kwargs)
-    ):
-        inherited = running.tenant_id
+    if running is not None and not running.in_body:
+        ids = _ids_in([{"options": options, "kwargs": kwargs}])
+        if _continues(running, options, ids):
+            inherited = running.tenant_id
     canvas = Canvas(app, inherited)
     tenant_id = canvas.named_in(options, inherited)
     came_out = canvas.task(signature["task"], (), kwargs, tenant_id)
@@ -236,21 +233,13 @@ def _checked(app: Any, signature: Any, options: Mapping[str, Any], kwargs: Any) 
         yield
 
 
-def _canvas_continues(running: RunningTask, signature: Any, options: Mapping[str, Any], kwargs: Any) -> bool:
-    if running.in_body:
-        return False
-    if options.get("parent_id") == running.task_id:
-        return True
-    ids = _ids_in([running.follows.get(part) for part in FOLLOWING])
-    return bool(ids & _ids_in([{"options": options, "kwargs": kwargs}]))
-
-
 # --- replace and add_to_chord --------------------------------------------------------------------
 
 
 def under_own_tenant(original: Callable[..., Any]) -> Callable[..., Any]:
     """Wrap a method with which a running task publishes in its own place: its own tenant, whatever is active."""
 
+    @wraps(original)
     def publish(self: Any, *args: Any, **options: Any) -> Any:
         running = running_task()
         if running is None or edge_of(self.app) is None:
@@ -258,7 +247,6 @@ def under_own_tenant(original: Callable[..., Any]) -> Callable[..., Any]:
         with unit_of_work(running.tenant_id, unit=running):
             return original(self, *args, **options)
 
-    publish.__wrapped__ = original  # type: ignore[attr-defined]
     return publish
 
 
@@ -268,6 +256,7 @@ def under_own_tenant(original: Callable[..., Any]) -> Callable[..., Any]:
 def checked_apply(original: Callable[..., Any]) -> Callable[..., Any]:
     """Wrap ``Task.apply``: the same checks as a publish, and a context of its own as in a worker."""
 
+    @wraps(original)
     def apply(
         self: Any,
         args: Any = None,
@@ -296,9 +285,8 @@ def checked_apply(original: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return in_unit(running, original, self, args, kwargs, task_id=task_id, **call)
         except UnboundError as error:
-            raise (error.__cause__ or error) from None
+            raise error.__cause__ from None
 
-    apply.__wrapped__ = original  # type: ignore[attr-defined]
     return apply
 
 
@@ -311,6 +299,6 @@ def _eager(
     kwargs: Any,
     call: Mapping[str, Any],
 ) -> RunningTask:
-    needs = needs_of_message(app, registered(app, task.name) or task, args, kwargs)
+    needs = needs_of_message(app, task, args, kwargs)
     follows = {"callbacks": many(call.get("link")), "errbacks": many(call.get("link_error"))}
     return RunningTask(task_id, task.name, tenant_id, bound=needs != NONE, follows=follows)

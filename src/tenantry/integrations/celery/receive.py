@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import wraps
 from itertools import count
 from typing import Any, Final
 
@@ -34,6 +35,7 @@ _unsigned: Final = count(1)
 def guarded_start(original: Callable[..., Any]) -> Callable[..., Any]:
     """Wrap ``Task.start_strategy``: what it returns sees only messages that may run."""
 
+    @wraps(original)
     def start_strategy(self: Any, app: Any, consumer: Any, **options: Any) -> Any:
         if edge_of(app) is None:
             return original(self, app, consumer, **options)
@@ -41,7 +43,6 @@ def guarded_start(original: Callable[..., Any]) -> Callable[..., Any]:
             handler = original(self, app, consumer, **options)
         return _guard(app, self, consumer, handler)
 
-    start_strategy.__wrapped__ = original  # type: ignore[attr-defined]
     return start_strategy
 
 
@@ -62,7 +63,7 @@ def _guard(app: Any, task: Any, consumer: Any, handler: Callable[..., Any]) -> C
         try:
             return in_unit(running, handler, message, body, ack, reject, callbacks, *rest, **options)
         except UnboundError as error:
-            return refuse(edge, app, consumer, task, message, parts, error.__cause__ or error, ack, reject)
+            return refuse(edge, app, consumer, task, message, parts, error.__cause__, ack, reject)
 
     return guarded
 

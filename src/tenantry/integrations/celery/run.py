@@ -53,7 +53,7 @@ def _trace(task: Any, tracer: Any, uuid: str, args: Any, kwargs: Any, request: A
     except (PropagationError, ValueError) as error:
         return _failed(task, uuid, request, error)
     except UnboundError as error:
-        return _failed(task, uuid, request, error.__cause__ or error)
+        return _failed(task, uuid, request, error.__cause__)
 
 
 def _from_request(task: Any, task_id: Any, args: Any, kwargs: Any, request: Mapping[str, Any]) -> RunningTask:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from datetime import datetime
+from functools import wraps
 from typing import Any, Final
 
 from celery import Celery
@@ -178,6 +179,7 @@ def _replace(owner: Any, name: str, wrap: Callable[[Callable[..., Any]], Callabl
 def _binding(original: Callable[..., Any]) -> Callable[..., Any]:
     """Wrap ``Task.bind``, which Celery calls for each task class of an app before it builds its tracer."""
 
+    @wraps(original)
     def bind(cls: Any, app: Any) -> Any:
         if edge_of(app) is not None:
             tenancy_of(cls)
@@ -186,5 +188,4 @@ def _binding(original: Callable[..., Any]) -> Callable[..., Any]:
             run.bind_bodies(cls)
         return bound
 
-    bind.__wrapped__ = original  # type: ignore[attr-defined]
     return bind
