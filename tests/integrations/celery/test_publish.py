@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 
 import pytest
-from celery import chain, chord, group, signals, signature
+from celery import Celery, chain, chord, group, signals, signature
 
 from tenantry import (
     BadTenantSignatureError,
@@ -18,6 +18,8 @@ from tenantry import (
     tenant_scope,
     without_tenant,
 )
+from tenantry.context import unit_of_work
+from tenantry.integrations.celery import install, uninstall
 from tenantry.propagation import extract, format_header
 
 NEEDY = {
@@ -62,6 +64,13 @@ NEEDY = {
     "chunks_delay": lambda w: w.needs.chunks([(1,), (2,)], 1).delay(),
     "map_in_group": lambda w: group(w.free.s(), w.needs.map([1])).delay(),
     "unreadable_builtin": lambda w: w.app.send_task("celery.map", (7, [])),
+    "map_of_another_option": lambda w: w.app.send_task("celery.map", (w.needs.s().set(tenant="acme"), [1])),
+    "unreadable_name": lambda w: w.app.send_task("celery.map", ({"task": ["x"]}, [])),
+    "unreadable_name_in_group": lambda w: w.app.send_task("celery.group", ([{"task": ["x"]}],)),
+    "unreadable_member": lambda w: w.app.send_task("celery.chain", (["free", 7],)),
+    "unreadable_group": lambda w: w.app.send_task("celery.group", (7,)),
+    "builtin_without_arguments": lambda w: w.app.send_task("celery.map"),
+    "builtin_with_others": lambda w: w.app.send_task("celery.map", kwargs={"it": []}),
     "unlock": lambda w: w.app.send_task("celery.chord_unlock", ("gid", dict(w.needs.s())), {"result": []}),
     "apply": lambda w: w.needs.apply(),
     "apply_of_link": lambda w: w.free.apply(link=w.needs.s()),
@@ -82,7 +91,9 @@ def test_publish_without_tenant_puts_nothing_on_the_wire(new_wire, path, protoco
     assert wire.messages() == []
 
 
-@pytest.mark.parametrize("path", [name for name in NEEDY if not name.startswith(("apply_of", "unlock"))])
+@pytest.mark.parametrize(
+    "path", [name for name in NEEDY if not name.startswith(("apply_of", "unlock", "map_of_another"))]
+)
 def test_publish_under_a_tenant_writes_it_on_every_message(new_wire, path) -> None:
     """The same paths, and every message of them."""
     wire = new_wire()
@@ -92,6 +103,119 @@ def test_publish_under_a_tenant_writes_it_on_every_message(new_wire, path) -> No
     headers = wire.headers()
     assert path == "apply" or headers
     assert set(headers) <= {"v1;acme"}
+
+
+#: Celery's own tasks around one of ours, by position, by name, and as others have written them.
+AROUND = {
+    "celery.map": lambda one: ((one, [1]), {}),
+    "celery.starmap": lambda one: ((one, [(1,)]), {}),
+    "celery.chunks": lambda one: ((one, [1], 2), {}),
+    "celery.chord_unlock": lambda one: (("gid", one), {"result": []}),
+    "celery.group": lambda one: (([one, one], "r", "gid", ()), {}),
+    "celery.chain": lambda one: (([one, one],), {}),
+    "celery.chord": lambda one: (([one, one], one), {}),
+}
+
+
+@pytest.mark.parametrize("name", AROUND)
+@pytest.mark.parametrize(
+    "shape", [dict, lambda one: {"task": one["task"]}, lambda one: one["task"]], ids=["dict", "bare", "name"]
+)
+def test_celerys_own_task_needs_what_is_inside(wire, name, shape) -> None:
+    """No more and no less, wherever it stands."""
+    args, kwargs = AROUND[name](shape(wire.free.s()))
+    wire.app.send_task(name, args, kwargs)
+    with tenant_scope("acme"):
+        wire.app.send_task(name, args, kwargs)
+    assert wire.headers() == [None, "v1;acme"]
+    args, kwargs = AROUND[name](shape(wire.needs.s()))
+    with pytest.raises(NoTenantError):
+        wire.app.send_task(name, args, kwargs)
+    assert wire.messages() == []
+
+
+@pytest.mark.parametrize("name", ["celery.accumulate", "celery.backend_cleanup"])
+def test_celerys_own_task_with_nothing_inside_needs_no_tenant(wire, name) -> None:
+    """It runs nobody's code."""
+    wire.app.send_task(name)
+    assert wire.headers() == [None]
+
+
+def test_header_of_a_chord_may_be_a_group(wire) -> None:
+    """One signature, or the name of one task, instead of several."""
+    for header in (dict(group(wire.free.s(), wire.free.s())), "free"):
+        wire.app.send_task("celery.chord", (header, dict(wire.free.s())))
+        assert wire.headers() == [None]
+    for header in (dict(group(wire.free.s(), wire.needs.s())), "needs"):
+        with pytest.raises(NoTenantError):
+            wire.app.send_task("celery.chord", (header, dict(wire.free.s())))
+    group([], app=wire.app).apply_async()
+    assert wire.messages() == []
+
+
+def test_tenant_that_comes_out_of_a_canvas_goes_on_behind_it(wire) -> None:
+    """Out of the last of a chain, the body of a chord, a group that agrees; not out of one that does not."""
+    named, needs = wire.needs.s().set(tenant="acme"), wire.needs.s()
+    good = [
+        chain(chain(wire.free.s(), named), needs),
+        chain(chord([wire.free.s(), wire.free.s()], named), needs),
+        chord([group(named, named)], needs),
+        wire.free.s().set(link=named.clone().set(link=needs)),
+    ]
+    for canvas in good:
+        canvas.delay()
+        assert set(wire.headers()) <= {None, "v1;acme"}
+    for canvas in (
+        chord([wire.free.s(), named], needs),
+        group(chain(wire.free.s(), named), needs),
+        wire.free.s().set(link=[named, needs]),
+    ):
+        with pytest.raises(NoTenantError):
+            canvas.delay()
+    assert wire.messages() == []
+
+
+def test_declarations_are_evaluated_only_where_they_have_to_be() -> None:
+    """A task that is registered, or an application that is not to be finalised, leaves them for later."""
+    app = Celery("pending", broker="memory://", set_as_current=False)
+    install(app)
+
+    @app.task(name="early", lazy=False, tenancy="none", shared=False)
+    def early(): ...
+
+    @app.task(name="late", tenancy="none", shared=False)
+    def late(): ...
+
+    app.send_task("early")
+    assert not app.finalized
+    app.send_task("late")
+    assert app.finalized
+    by_hand = Celery("by_hand", broker="memory://", set_as_current=False, autofinalize=False)
+    install(by_hand)
+    with pytest.raises(NoTenantError):
+        by_hand.send_task("somewhere.else")
+    with without_tenant(reason="a test"):
+        by_hand.send_task("somewhere.else")
+    for made in (app, by_hand):
+        uninstall(made)
+        made.close()
+
+
+def test_unit_of_work_of_another_edge_is_no_running_task(wire) -> None:
+    """A request publishes under its own tenant."""
+    with unit_of_work("acme", unit=object()):
+        wire.needs.delay()
+        group(wire.needs.s(), wire.needs.s()).delay()
+        assert wire.needs.apply().state == "SUCCESS"
+    assert wire.headers() == ["v1;acme"] * 3
+
+
+def test_header_names_that_are_no_text_are_the_callers(wire) -> None:
+    """As everywhere in Celery."""
+    with tenant_scope("acme"):
+        wire.needs.apply_async(headers={5: "x"})
+        wire.app.send_task("needs", headers=None)
+    assert wire.headers() == ["v1;acme"] * 2
 
 
 def test_registered_task_may_not_pass_inside_without_tenant(wire) -> None:
@@ -152,6 +276,8 @@ def test_first_of_a_chain_names_the_tenant_of_what_follows(wire) -> None:
     chain(wire.needs.s().set(tenant="acme"), wire.needs.s()).delay()
     chord([wire.needs.s().set(tenant="acme"), wire.needs.s().set(tenant="acme")], wire.needs.s()).delay()
     assert set(wire.headers()) == {"v1;acme"}
+    chain(wire.free.s(), wire.needs.s().set(tenant="acme")).delay()
+    assert wire.headers() == [None]
     with pytest.raises(NoTenantError):
         group(wire.needs.s().set(tenant="acme"), wire.needs.s()).delay()
     assert wire.messages() == []
@@ -170,6 +296,7 @@ CONFLICTS = {
     "link": lambda w: w.free.apply_async(link=w.free.s().set(tenant="globex")),
     "link_error": lambda w: w.free.apply_async(link_error=w.free.s().set(tenant="globex")),
     "map": lambda w: w.free.map([1]).apply_async(tenant="globex"),
+    "map_inside": lambda w: w.app.send_task("celery.map", (w.free.s().set(tenant="globex"), [1])),
     "apply": lambda w: w.free.apply(tenant="globex"),
     "apply_header": lambda w: w.free.apply(headers={"tenantry": "v1;globex"}),
     "apply_link": lambda w: w.free.apply(link=w.free.s().set(tenant="globex")),
@@ -365,6 +492,23 @@ def test_eager_call_runs_under_its_tenant_and_leaves_the_callers(new_wire) -> No
     assert current_tenant_or_none() is None
     with pytest.raises(NoTenantError):
         see.delay()
+
+
+def test_eager_canvas_is_checked_whole_before_its_first_task_runs(wire) -> None:
+    """What follows it included."""
+    ran = []
+
+    @wire.app.task(name="runs", shared=False, tenancy="none")
+    def runs(*_):
+        ran.append(1)
+
+    first, needy = runs.s(), {"link": wire.needs.s()}
+    for canvas in (chord([first, first], runs.s()), chain(first, first), group(first, wire.needs.s())):
+        with pytest.raises(NoTenantError):
+            canvas.apply(**({} if canvas["task"] == "celery.group" else needy))
+    assert ran == []
+    chord([first, first], runs.s()).apply()
+    assert ran == [1, 1, 1]
 
 
 def test_eager_call_gets_what_it_was_given(wire) -> None:

@@ -25,21 +25,19 @@ FOLLOWING: Final = ("callbacks", "errbacks", "chain", "chord")
 class Edge:
     """The options of one application. Picklable: spawned pool processes receive them with the app."""
 
-    secret_keys: tuple[bytes, ...] | None = field(default=None, repr=False)
-    accept_unsigned_until: datetime | None = None
-    quarantine: str = "tenantry.quarantine"
-    quarantine_alarm: int = 10_000
+    secret_keys: tuple[bytes, ...] | None = field(repr=False)
+    accept_unsigned_until: datetime | None
+    quarantine: str
+    quarantine_alarm: int
 
 
 def edge_of(app: Any) -> Edge | None:
-    """Return the options that ``app`` was installed with, or ``None``; never evaluates a lazy app."""
+    """Return the options that ``app``, or what stands for it, was installed with, or ``None``."""
     try:
-        found = vars(app).get(_ATTRIBUTE)
-    except TypeError:
-        return edge_of(real(app)) if real(app) is not app else None
-    if found is None and real(app) is not app:
-        found = vars(real(app)).get(_ATTRIBUTE)
-    return found if isinstance(found, Edge) else None
+        found: Edge | None = vars(app).get(_ATTRIBUTE)
+    except TypeError:  # no application at all
+        return None
+    return found
 
 
 def remember(app: Any, edge: Edge) -> None:
@@ -119,8 +117,6 @@ def nested_headers(headers: Mapping[str, Any]) -> Mapping[str, Any] | None:
     (https://github.com/celery/celery/issues/4875).
     """
     nested = headers.get("headers")
-    if nested is None:
-        return None
     return nested if isinstance(nested, Mapping) and HEADER in nested else None
 
 

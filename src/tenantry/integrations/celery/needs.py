@@ -6,7 +6,7 @@ the signatures inside them need. A canvas is walked whole, since some of its mes
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from tenantry.context import require_tenant
@@ -40,13 +40,8 @@ _RUNS_INSIDE: Final = ("celery.map", "celery.starmap")
 _WITHOUT_SIGNATURES: Final = ("celery.accumulate", "celery.backend_cleanup")
 
 
-def is_builtin(name: object) -> bool:
-    """Whether ``name`` is one of Celery's own tasks that this edge judges by what is inside."""
-    return name in _SIGNATURES_IN or name in _WITHOUT_SIGNATURES
-
-
 def tenancy_of(task: Any) -> str:
-    """Return what ``task`` declares.
+    """Return what ``task`` declares; one that nobody here knows, ``None``, needs a tenant.
 
     Raises:
         ValueError: It declares something else than the three.
@@ -54,15 +49,14 @@ def tenancy_of(task: Any) -> str:
     value = getattr(task, "tenancy", REQUIRED)
     if isinstance(value, str) and value in _TENANCIES:
         return value
-    name = getattr(task, "name", None) or type(task).__name__
-    raise ValueError(f"task {name}: tenancy={shown(value)} is none of 'required', 'optional', 'none'")
+    raise ValueError(f"task {task.name}: tenancy={shown(value)} is none of 'required', 'optional', 'none'")
 
 
 def registered(app: Any, name: str) -> Any | None:
     """Return the task of that name, or ``None``; evaluates pending declarations only where it has to."""
     task = app._tasks.get(name)
-    if task is None and not app.finalized and app.autofinalize:
-        app.finalize(auto=True)
+    if task is None and app.autofinalize:
+        app.finalize()
         task = app._tasks.get(name)
     return task
 
@@ -95,7 +89,7 @@ def _argument(parameter: str, position: int, args: Any, kwargs: Any) -> Any:
     raise UnreadableError
 
 
-def many(value: Any) -> Iterable[Any]:
+def many(value: Any) -> Sequence[Any]:
     """Return callbacks as Celery takes them: one, several, or none."""
     if value is None:
         return ()
@@ -145,9 +139,12 @@ class Canvas:
 
     def links(self, options: Mapping[str, Any], tenant_id: TenantId | None) -> None:
         """Check callbacks, errbacks, the rest of a chain and the body of a chord."""
-        for option in ("link", "link_error", "chain", "chord"):
+        for option in ("link", "link_error", "chord"):
             for signature in many(options.get(option)):
                 self.signature(signature, tenant_id)
+        # Celery keeps it with the next task at its end.
+        for signature in reversed(many(options.get("chain"))):
+            tenant_id = self.signature(signature, tenant_id)
 
     def named_in(self, options: Mapping[str, Any], tenant_id: TenantId | None) -> TenantId | None:
         """Return the tenant of a message with these options, which inherits ``tenant_id``.
@@ -175,7 +172,7 @@ class Canvas:
 
     def _plain(self, name: str, tenant_id: TenantId | None) -> None:
         task = registered(self._app, name)
-        needs = REQUIRED if task is None else tenancy_of(task)
+        needs = tenancy_of(task)
         if tenant_id is None and needs == REQUIRED and not (task is None and self._unknown_may_pass()):
             raise no_tenant(name)
 
@@ -220,10 +217,9 @@ class Canvas:
 
 def tenant_option(options: Mapping[str, Any]) -> Any | None:
     """Return the option ``tenant``, unless it is the value of a stamp of that name."""
-    wanted = options.get("tenant")
-    if wanted is None or "tenant" in (options.get("stamped_headers") or ()):
+    if "tenant" in (options.get("stamped_headers") or ()):
         return None
-    return wanted
+    return options.get("tenant")
 
 
 def _header_dicts(options: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
@@ -270,8 +266,5 @@ def needs_of_message(app: Any, task: Any, args: Any, kwargs: Any) -> str:
 
 def _declares_none(app: Any, name: str, args: Any, kwargs: Any) -> bool:
     """Whether the task that ``celery.map`` calls in its own process is to run without a tenant."""
-    for signature in inside(name, args, kwargs):
-        inner = signature if isinstance(signature, str) else signature["task"]
-        task = registered(app, inner)
-        return task is not None and not is_builtin(inner) and tenancy_of(task) == NONE
-    return False
+    signature = next(inside(name, args, kwargs))
+    return tenancy_of(registered(app, signature if isinstance(signature, str) else signature["task"])) == NONE

@@ -34,7 +34,6 @@ _POSITIONAL: Final = (
     "add_to_parent", "group_id", "group_index", "retries", "chord", "reply_to", "time_limit", "soft_time_limit",
     "root_id", "parent_id", "route_name", "shadow", "chain", "task_type", "replaced_task_nesting",
 )  # fmt: skip
-_FOLLOW_OPTIONS: Final = ("link", "link_error", "chain", "chord")
 
 
 def send_task_of(app: Any) -> Callable[..., Any]:
@@ -96,7 +95,7 @@ def _whose(
     options: Mapping[str, Any],
 ) -> TenantId | None:
     inherited = current_tenant_or_none()
-    if running is not None and not running.in_body and _continues(running, options, {task_id}):
+    if running is not None and inherited != running.tenant_id and _continues(running, options, {task_id}):
         inherited = running.tenant_id
     canvas = Canvas(app, inherited)
     tenant_id = inherited
@@ -154,8 +153,10 @@ def _continues(running: RunningTask, options: Mapping[str, Any], ids: set[str]) 
     is the body, which never ran (``Backend.chord_error_from_stack``).
     """
     parent = options.get("parent_id")
-    following = _ids_in([running.follows.get(part) for part in FOLLOWING])
-    return parent == running.task_id or not following.isdisjoint({parent, *ids})
+    return not running.in_body and (
+        parent == running.task_id
+        or not _ids_in([running.follows.get(part) for part in FOLLOWING]).isdisjoint({parent, *ids})
+    )
 
 
 def _ids_in(roots: list[Any]) -> set[str]:
@@ -168,7 +169,6 @@ def _ids_in(roots: list[Any]) -> set[str]:
         elif isinstance(part, Mapping):
             options = part.get("options", {})
             found.update(str(options[key]) for key in ("task_id", "group_id") if options.get(key))
-            left.extend(options.get(option) for option in _FOLLOW_OPTIONS)
             kwargs = part.get("kwargs", {})
             left.extend(kwargs.get(name) for name in ("tasks", "header", "body"))
     return found
@@ -216,7 +216,8 @@ def _app_of(signature: Any) -> Any | None:
 def _checked(app: Any, signature: Any, options: Mapping[str, Any], kwargs: Any) -> Iterator[None]:
     running, active = running_task(), current_tenant_or_none()
     inherited = active
-    if running is not None and not running.in_body:
+    # Not asked where it makes no difference: each member of a large group would walk the whole of it.
+    if running is not None and active != running.tenant_id:
         ids = _ids_in([{"options": options, "kwargs": kwargs}])
         if _continues(running, options, ids):
             inherited = running.tenant_id
