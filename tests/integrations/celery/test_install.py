@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import pickle
 import uuid
 from datetime import UTC, datetime
+from functools import partial
+from unittest.mock import ANY
 
 import pytest
 from celery import Celery, Task, chain, chord, current_app, group, shared_task
+from celery.app.trace import task_has_custom
 
 from tenantry import NoTenantError, current_tenant_or_none, tenant_scope
 from tenantry.integrations.celery import fan_out, install, quarantine, uninstall
@@ -54,7 +58,7 @@ def test_install_refuses_bad_options(app, options, error) -> None:
     assert "send_task" not in vars(app)
 
 
-@pytest.mark.parametrize("value", ["Required", "", None, True, 1, ["none"]])
+@pytest.mark.parametrize("value", ["Required", "", None, True, 1, ["none"], ANY])
 def test_unknown_tenancy_is_refused_when_registered_and_when_published(app, value) -> None:
     """A typo must not mean anything."""
     install(app)
@@ -156,11 +160,24 @@ def test_custom_call_and_base_run_bound(app) -> None:
 def test_install_twice_is_once(app) -> None:
     """The options are the later ones; nothing is wrapped twice."""
     install(app)
-    before = app.send_task
+    assert repr(quarantine(app)._edge) == (
+        "Edge(accept_unsigned_until=None, quarantine='tenantry.quarantine', quarantine_alarm=10000)"
+    )
+    before = app.send_task, Task.apply, Task.__dict__["bind"]
     install(app, quarantine="other")
-    assert app.send_task is before
+    assert (app.send_task, Task.apply, Task.__dict__["bind"]) == before
     assert quarantine(app)._edge.quarantine == "other"
     assert len([fixup for fixup in app.fixups if not isinstance(fixup, str)]) == 1
+
+
+def test_what_is_replaced_keeps_its_name_and_signature(app) -> None:
+    """For those who read it: help, documentation, autospec."""
+    install(app)
+    for owner, name in ((Task, "apply"), (Task, "start_strategy"), (Task, "replace"), (group, "apply_async")):
+        function = getattr(owner, name)
+        assert (function.__name__, function.__module__.partition(".")[0]) == (name, "celery")
+        assert function.__doc__ == function.__wrapped__.__doc__
+    assert "link_error" in inspect.signature(Task.apply).parameters
 
 
 def test_other_application_is_untouched(app) -> None:
@@ -196,6 +213,8 @@ def test_uninstall_gives_the_application_back(app) -> None:
 
     run, fixups = plain.run, app.fixups
     install(app)
+    install(app)
+    assert not task_has_custom(plain, "__call__")  # else Celery takes the slower way to the body
     kept = app.send_task
     uninstall(app)
     assert "send_task" not in vars(app)
@@ -212,6 +231,52 @@ def test_uninstall_gives_the_application_back(app) -> None:
     install(app)
     with pytest.raises(NoTenantError):
         plain.delay()
+
+
+def test_uninstall_leaves_no_bodies_in_classes(app) -> None:
+    """Whatever kind of thing they are, and whoever they are inherited from."""
+
+    def plain_function(*args):
+        return current_tenant_or_none(), args
+
+    class Base(Task):
+        name = "base"
+
+        def run(self, *args):
+            return current_tenant_or_none(), args
+
+        def __call__(self, *args):
+            return self.run(*args)
+
+    class Sub(Base):
+        name = "sub"
+
+    class Static(Task):
+        name = "static"
+        run = staticmethod(plain_function)
+
+    class OfClass(Task):
+        name = "of_class"
+
+        @classmethod
+        def run(cls, *args):
+            assert cls is OfClass
+            return current_tenant_or_none(), args
+
+    class Partial(Task):
+        name = "partial"
+        run = partial(plain_function, 1)
+
+    classes = [Base, Sub, Static, OfClass, Partial]
+    before = [(dict(vars(c)).get("run"), "__call__" in vars(c)) for c in classes]
+    tasks = [app.register_task(c()) for c in classes]
+    install(app)
+    with tenant_scope("acme"):
+        found = [task.apply((2,)).get() for task in tasks]
+    assert found == [("acme", (2,))] * 4 + [("acme", (1, 2))]
+    uninstall(app)
+    assert [(dict(vars(c)).get("run"), "__call__" in vars(c)) for c in classes] == before
+    assert [task.apply((2,)).get()[0] for task in tasks] == [None] * 5
 
 
 def test_uninstall_restores_an_attribute_that_was_there(app) -> None:
@@ -242,6 +307,13 @@ def test_proxy_of_an_application_is_unwrapped(app) -> None:
     app.set_current()
     install(current_app)
     assert "send_task" in vars(app)
+    assert quarantine(current_app).list() == []
+    other = Celery("other", broker="memory://")
+    other.set_current()
+    with pytest.raises(NoTenantError):
+        app.send_task("x")
+    app.set_current()
+    other.close()
     uninstall(current_app)
     assert "send_task" not in vars(app)
 

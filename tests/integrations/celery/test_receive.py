@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import json
 import logging
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from uuid import UUID
 
 import pytest
 from celery import Celery, Task, chain, chord, group, signals
+from celery.app.trace import trace_task
 from celery.exceptions import Ignore
 
-from tenantry import add_scope_hook, bind_tenant, current_tenant_or_none, tenant_scope
+from tenantry import (
+    MalformedTenantHeaderError,
+    MissingTenantHeaderError,
+    add_scope_hook,
+    bind_tenant,
+    current_tenant_or_none,
+    tenant_scope,
+    without_tenant,
+)
 from tenantry.integrations.celery import install, quarantine, uninstall
 from tenantry.integrations.celery.message import payload_of, read, split
 from tenantry.propagation import format_header
@@ -244,12 +255,16 @@ def inner(name: str, **options) -> dict:
         ("celery.chain", [[[inner("tells_free"), inner("tells")]], {}, {}], None),
         ("celery.map", [[inner("tells_free"), [1]], {}, {}], [("tells_free", None)]),
         ("celery.map", [[inner("tells_maybe"), [1]], {}, {}], [("tells_maybe", None)]),
+        ("celery.map", [[inner("celery.map"), [1]], {}, {}], None),
+        ("celery.map", [["tells_free", [1]], {}, {}], [("tells_free", None)]),
+        ("celery.backend_cleanup", [[], {}, {}], []),
         ("celery.starmap", [[], {"task": inner("tells_free"), "it": [[1]]}, {}], [("tells_free", None)]),
     ],
 )
 def test_builtin_needs_what_is_inside(receive, seen, task, body, runs) -> None:
-    """By position or by name; what cannot be read counts as needy."""
-    receive(message(task, body=body))
+    """By position or by name; what cannot be read counts as needy, whatever the worker's own context is."""
+    with without_tenant(reason="a test"):
+        receive(message(task, body=body))
     if runs is None:
         assert reasons(receive) == ["MissingTenantHeaderError"]
         assert seen == []
@@ -331,6 +346,9 @@ def test_uninstalled_application_receives_as_celery_does(wire, receive, seen) ->
     handler(message("tells_maybe", headers={"tenantry": 5}), None, lambda *_: None, lambda *_: None, [])
     receive(message("tells_maybe", headers={"tenantry": 5}))
     assert seen == [("tells_maybe", "acme"), ("tells_maybe", None), ("tells_maybe", None)]
+    receive(message("tells_maybe"), run=False)
+    (request,) = receive.consumer.requests
+    assert not hasattr(request, "_tenantry_running")
 
 
 def test_every_phase_sees_the_tenant_and_leaves_nothing(wire, receive) -> None:
@@ -515,3 +533,219 @@ def test_replace_of_no_running_task_is_an_ordinary_publish(wire) -> None:
     with tenant_scope("acme"):
         assert calls.apply().get() == "globex"
     other.close()
+
+
+# --- in a pool process ---------------------------------------------------------------------------
+
+
+def traced(task, headers=None, args=()):
+    """Run a task as a pool process does, which has the request and nothing else."""
+    request = {"id": "t1", "task": task.name, "delivery_info": {}, "errbacks": None, **(headers or {})}
+    return trace_task(task, "t1", list(args), {}, request, app=task.app)
+
+
+@pytest.mark.parametrize("headers", [ACME, {"headers": {"tenantry": "v1;acme"}}])
+@pytest.mark.parametrize(
+    ("task", "tenant"), [("tells", "acme"), ("tells_maybe", "acme"), ("tells_free", None)]
+)
+def test_pool_process_runs_a_task_under_its_tenant(wire, receive, seen, task, tenant, headers) -> None:
+    """By the header that came through the pipe, in a context that is its own."""
+    with tenant_scope("globex"):
+        traced(wire.app.tasks[task], headers)
+        assert current_tenant_or_none() == "globex"
+    assert seen == [(task, tenant)]
+
+
+def test_pool_process_runs_a_task_under_nobody(wire, receive, seen) -> None:
+    """Where none is needed, with whatever inner headers, or with no request at all."""
+    with tenant_scope("globex"):
+        traced(wire.app.tasks["tells_maybe"], {"headers": {"x": 1}})
+        wire.app.tasks["tells_maybe"].__trace__("t1", [], {})
+    assert seen == [("tells_maybe", None)] * 2
+    assert Task.__trace__ is None
+
+
+@pytest.mark.parametrize(
+    ("headers", "error"),
+    [
+        ({}, MissingTenantHeaderError),
+        ({"tenantry": 5}, MalformedTenantHeaderError),
+        ({"headers": {"tenantry": "v2;acme"}}, MalformedTenantHeaderError),
+        (None, MissingTenantHeaderError),
+    ],
+)
+def test_pool_process_fails_what_no_guard_has_judged(wire, receive, seen, headers, error) -> None:
+    """Somebody has replaced the strategy. Waiters are told; the errbacks have no tenant to run under."""
+    ran = []
+
+    @wire.app.task(name="errback", shared=False, tenancy="optional")
+    def errback(*_):
+        ran.append(1)
+
+    @wire.app.task(name="fails", shared=False)
+    def fails(*_):
+        ran.append(2)
+
+    request = None if headers is None else {"errbacks": [errback.s()], "correlation_id": "c1", **headers}
+    if request is None:
+        traced(fails, ACME)
+        assert ran.pop() == 2
+        wire.app.AsyncResult("t1").forget()
+        found = fails.__trace__("t1", [], {})
+    else:
+        found = traced(fails, request)
+    assert isinstance(found.info.retval, error)
+    assert found.info.state == "FAILURE"
+    assert found.retval.type is error
+    assert ran == []
+    result = wire.app.AsyncResult("t1")
+    assert result.state == "FAILURE"
+    assert isinstance(result.result, error)
+    if error is MissingTenantHeaderError:
+        assert "message of task fails" in str(result.result)
+
+
+def test_pool_process_fails_what_it_cannot_bind_or_understand(wire, receive, seen) -> None:
+    """A scope hook that fails, a tenancy that there is not."""
+
+    @wire.app.task(name="fails", shared=False)
+    def fails(): ...
+
+    def hook(tenant_id):
+        raise RuntimeError(f"no {tenant_id} today")
+
+    remove = add_scope_hook(hook)
+    try:
+        assert repr(traced(fails, ACME).info.retval) == "RuntimeError('no acme today')"
+    finally:
+        remove()
+    fails.tenancy = "nope"
+    assert "tenancy='nope'" in str(traced(fails, ACME).info.retval)
+
+
+def test_failure_in_a_pool_process_ends_a_chord(new_wire) -> None:
+    """Rather than let it hang."""
+    wire = new_wire()
+    body = wire.needs.s()
+    body_id = chord([wire.needs.s(), wire.needs.s()], body).apply_async(tenant="acme").id
+    for member in wire.messages():
+        _, _, embedded = json.loads(member.body)
+        request = {**member.headers, **embedded, "delivery_info": {}}
+        del request["tenantry"]
+        trace_task(wire.needs, request["id"], [], {}, request, app=wire.app)
+    assert wire.app.AsyncResult(body_id).state == "FAILURE"
+
+
+# --- bodies --------------------------------------------------------------------------------------
+
+
+def test_instances_of_one_class_are_tasks_of_their_own(wire, receive) -> None:
+    """With a name and a tenancy that no class has."""
+    ran = []
+
+    class Numbered(Task):
+        def __init__(self, number, tenancy):
+            self.name, self.tenancy = f"numbered_{number}", tenancy
+
+        def run(self):
+            ran.append((self.name, current_tenant_or_none()))
+
+    for number, tenancy in enumerate(("optional", "none", "required")):
+        wire.app.register_task(Numbered(number, tenancy))
+    for name in ("numbered_0", "numbered_1", "numbered_2"):
+        receive(message(name))
+        receive(message(name, headers=ACME))
+    assert ran == [
+        ("numbered_0", None),
+        ("numbered_0", "acme"),
+        ("numbered_1", None),
+        ("numbered_1", None),
+        ("numbered_2", "acme"),
+    ]
+
+
+def test_scope_hook_is_entered_once_for_what_a_task_does_in_its_process(wire, receive) -> None:
+    """Its body is a part of that, and not another time."""
+    entered = []
+
+    @contextmanager
+    def hook(tenant_id):
+        entered.append(tenant_id)
+        yield
+
+    @wire.app.task(name="sees", shared=False)
+    def sees():
+        entered.append("body")
+
+    remove = add_scope_hook(hook)
+    try:
+        traced(sees, ACME)
+    finally:
+        remove()
+    assert entered == ["acme", "body"]
+
+
+@pytest.mark.parametrize("ends", ["well", "badly"])
+def test_scope_hook_is_left_when_a_task_has_ended(wire, receive, caplog, ends) -> None:
+    """With the error that ended the body; one that fails then is logged, and changes no result."""
+    left = []
+
+    @contextmanager
+    def hook(tenant_id):
+        try:
+            yield
+        except ValueError as error:
+            left.append(str(error))
+            raise
+        left.append(tenant_id)
+        raise RuntimeError(f"no way out of {tenant_id}")
+
+    @wire.app.task(name="ends", shared=False, throws=(ValueError,))
+    def end():
+        if ends == "badly":
+            with tenant_scope("acme"):
+                raise ValueError("as asked")
+
+    remove = add_scope_hook(hook)
+    try:
+        traced(end, ACME)
+    finally:
+        remove()
+    assert left == ["acme"]
+    assert wire.app.AsyncResult("t1").state == ("SUCCESS" if ends == "well" else "FAILURE")
+    (line,) = [r for r in caplog.records if r.name == "tenantry.celery"]
+    assert line.getMessage() == "a scope hook failed while a task was left"
+    assert str(line.exc_info[1]) == "no way out of acme"
+
+
+@pytest.mark.parametrize("headers", [ACME, {}])
+def test_errback_that_is_called_runs_as_it_declares(wire, receive, headers) -> None:
+    """In the process of the failed task and under its tenant; not at all where it needs one and there is none."""
+    ran = []
+
+    def declare(tenancy):
+        @wire.app.task(name=f"errback_{tenancy}", tenancy=tenancy, shared=False)
+        def errback(*_):
+            ran.append((tenancy, current_tenant_or_none()))
+
+        return errback.s()
+
+    @wire.app.task(name="fails_maybe", tenancy="optional", shared=False)
+    def fails_maybe():
+        raise ValueError("as asked")
+
+    errbacks = [declare(tenancy) for tenancy in ("none", "optional", "required")]
+    receive(message("fails_maybe", headers=headers, body=[[], {}, {"errbacks": errbacks}]))
+    if headers:
+        assert ran == [("none", None), ("optional", "acme"), ("required", "acme")]
+    else:
+        assert ran == [("none", None), ("optional", None)]
+
+
+@pytest.mark.parametrize("headers", [None, ["task"], 5])
+def test_headers_that_are_none_are_read_as_none(wire, headers) -> None:
+    """What the body says counts then, as under protocol 1."""
+    odd = SimpleNamespace(headers=headers)
+    assert read(wire.needs, odd, {"id": "b1"}) == ("b1", "needs", {})
+    assert read(wire.needs, odd, [1]) == (None, "needs", {})
+    assert read(wire.needs, message(), {"id": "b1"}).task_id == "t1"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
@@ -31,20 +32,8 @@ def read(task: Any, message: Any, body: Any) -> Parts:
         headers = {}
     source = headers if "task" in headers or not isinstance(body, Mapping) else body
     task_id = source.get("id")
-    if type(task_id) is not str and isinstance(task_id, (str, UUID, int)):
-        task_id = str(task_id)
-    return Parts(task_id if isinstance(task_id, str) and task_id else None, task.name, headers)
-
-
-def claimed_header(headers: Mapping[str, Any]) -> TenantId | None:
-    """Return the tenant that the headers claim, or ``None``; a claim at one level only is disputed.
-
-    Raises:
-        MalformedTenantHeaderError: It cannot be read, or the nested headers say otherwise.
-    """
-    if not has_header(headers):
-        return None
-    return parsed(headers[HEADER]).tenant_id
+    text = str(task_id) if isinstance(task_id, (str, UUID, int)) else ""
+    return Parts(text or None, task.name, headers)
 
 
 def has_header(headers: Mapping[str, Any]) -> bool:
@@ -53,45 +42,41 @@ def has_header(headers: Mapping[str, Any]) -> bool:
     Raises:
         MalformedTenantHeaderError: There are two, in two spellings, or the nested headers say otherwise.
     """
-    for name in headers:
-        if len(name) == _LENGTH and name != HEADER and name.lower() == HEADER and HEADER in headers:
-            raise MalformedTenantHeaderError(_SOME, "there are two of them")
     nested = nested_headers(headers)
     if HEADER not in headers:
         if nested is not None:
             raise MalformedTenantHeaderError(_SOME, "it stands in the nested headers only")
         return False
+    for name in headers:
+        if len(name) == _LENGTH and name != HEADER and name.lower() == HEADER:
+            raise MalformedTenantHeaderError(_SOME, "there are two of them")
     if nested is not None and parsed(nested[HEADER]).tenant_id != parsed(headers[HEADER]).tenant_id:
         raise MalformedTenantHeaderError(_SOME, "the nested headers name another tenant")
     return True
 
 
 def parsed(value: object) -> ParsedHeader:
-    """Read a header's value as :func:`~tenantry.propagation.parse_header` does; unsigned ones are remembered.
+    """Read a header's value as :func:`~tenantry.propagation.parse_header` does.
 
     Raises:
         MalformedTenantHeaderError: It is not of the one form that is accepted.
     """
-    if type(value) is str:
-        known = _unsigned.get(value)
-        if known is not None:
-            return known
-    found = parse_header(value, carrier=_SOME)
-    if found.signature is None and type(value) is str and len(_unsigned) < _REMEMBERED:
-        _unsigned[value] = found
-    return found
+    return _known(value) if type(value) is str else parse_header(value, carrier=_SOME)
+
+
+@lru_cache(maxsize=10_000)
+def _known(value: str) -> ParsedHeader:
+    return parse_header(value, carrier=_SOME)
 
 
 _SOME: Final = "message"
 _LENGTH: Final = len(HEADER)
-_REMEMBERED: Final = 10_000
-_unsigned: Final[dict[str, ParsedHeader]] = {}
 
 
 def claimed_tenant(headers: Mapping[str, Any]) -> TenantId | None:
     """Return the tenant that a refused message claims, or ``None`` if that is illegible or disputed."""
     try:
-        return claimed_header(headers)
+        return parsed(headers[HEADER]).tenant_id if has_header(headers) else None
     except TenancyError:
         return None
 

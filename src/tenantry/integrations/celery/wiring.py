@@ -114,12 +114,10 @@ class Spawned:
     def __init__(self, edge: Edge) -> None:
         self._edge = edge
 
-    def __call__(self, app: Any) -> Any:
+    def __call__(self, app: Any) -> None:
         with _lock:
             _patch_celery()
-            if edge_of(app) is None:
-                _install(app, self._edge)
-        return self
+            _install(app, self._edge)
 
 
 def _aware(value: Any) -> datetime | None:
