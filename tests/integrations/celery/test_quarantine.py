@@ -263,3 +263,107 @@ def test_headers_that_json_cannot_hold_are_kept_as_text() -> None:
     found = keep.decode(keep.encode(entry))
     assert found.body == b"b"
     assert found.headers["odd"] in ("{1, 2}", [1, 2])
+
+
+def test_wrong_types_are_said_at_once(wire) -> None:
+    """An id or a reason that is no text."""
+    entry, operator = kept(wire), quarantine(wire.app)
+    for call in (
+        lambda: operator.show(5),
+        lambda: operator.replay(None, tenant_id="acme"),
+        lambda: operator.discard(b"x", reason="because"),
+    ):
+        with pytest.raises(TypeError, match="an entry's id is a text"):
+            call()
+    with pytest.raises(TypeError, match="takes a text, not int"):
+        operator.discard(entry.id, reason=5)
+    assert operator.list()[0] == entry
+
+
+def test_what_was_done_is_logged(wire, caplog) -> None:
+    """With id, task, and tenant or reason."""
+    first, second, operator = kept(wire), kept(wire, "t2"), quarantine(wire.app)
+    with caplog.at_level("WARNING", "tenantry.celery"):
+        assert operator.replay(first.id, tenant_id="acme") == first
+        assert operator.discard(second.id, reason="test data") == second
+    assert [record.getMessage() for record in caplog.records] == [
+        f"replayed {first.id}: task needs[t1] under tenant acme",
+        f"discarded {second.id}: task needs[t2]: 'test data'",
+    ]
+
+
+def test_entry_that_was_handled_while_listing_is_gone(wire) -> None:
+    """For the operator who handled it, too; what was only looked at is not."""
+    for number in range(3):
+        kept(wire, f"t{number}")
+    kept(wire, "t0", headers={"redelivered": True})
+    operator = quarantine(wire.app)
+    listing = operator.list()
+    first, second, third, twin = next(listing), next(listing), next(listing), next(listing)
+    assert twin.id == first.id
+    assert operator.show(second.id) == second
+    operator.discard(first.id, reason="because")
+    for entry in (first, twin):
+        with pytest.raises(LookupError, match=entry.id):
+            operator.show(entry.id)
+    listing.close()
+    assert list(operator.list()) == [second, third]
+    assert operator.show(third.id) == third
+
+
+def test_listing_is_no_entry_of_another_list(wire) -> None:
+    """It equals a list of the same entries, and has no hash."""
+    entry, operator = kept(wire), quarantine(wire.app)
+    assert operator.list() == [entry]
+    assert operator.list() != []
+    with pytest.raises(TypeError, match="unhashable"):
+        hash(operator.list())
+    assert list(operator.list(tenant_id="acme")) == [entry]
+
+
+def test_replay_keeps_what_still_holds(wire) -> None:
+    """Headers, properties and route of the message; nothing is added that was not there."""
+    entry = kept(
+        wire,
+        headers={"x": 1, "headers": {"y": 2}, "stamps": {"mine": "1"}, "redelivered": True, "x-death": [1]},
+        properties={
+            "correlation_id": "t1",
+            "reply_to": "r",
+            "priority": 3,
+            "timestamp": 5,
+            "mandatory": True,
+        },
+    )
+    operator = quarantine(wire.app)
+    operator.replay(entry.id, tenant_id="acme")
+    (message,) = wire.messages()
+    assert message.headers == {
+        "task": "needs", "id": "t1", "lang": "py", "tenantry": "v1;acme", "expires": None, "x": 1,
+        "headers": {"y": 2}, "stamps": {"mine": "1"},
+    }  # fmt: skip
+    properties = message.properties
+    assert (properties["reply_to"], properties["priority"], properties["delivery_mode"]) == ("r", 3, 2)
+    assert "timestamp" not in properties
+    assert (message.content_type, message.content_encoding) == ("application/json", "utf-8")
+    assert message.delivery_info["routing_key"] == wire.queue
+    assert operator.list() == []
+
+
+def test_garbage_in_a_list_of_redis_is_left_alone(new_wire, redis_url) -> None:
+    """Somebody may have pushed something into it that is no message at all."""
+    from redis import Redis
+
+    wire = new_wire()
+    name = f"kept-{wire.queue}"
+    wire.app.conf.broker_url = redis_url
+    install(wire.app, quarantine=name)
+    kept(wire)
+    garbage = [b"\xff", b"5", b"null", b"[]", b"{}", b'{"body": 5, "properties": {}}']
+    with Redis.from_url(redis_url) as client:
+        client.rpush(name, *garbage)
+        kept(wire, "t2")
+        operator = quarantine(wire.app)
+        assert [entry.task_id for entry in operator.list()] == ["t1", "t2"]
+        operator.discard(operator.list()[0].id, reason="because")
+        assert client.lrange(name, 1, -1) == garbage
+        client.delete(name)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 
 import pytest
 from celery import chord, states
 from kombu import Exchange, Queue
+from kombu.transport.memory import Channel
 
 from tenantry import MissingTenantHeaderError, current_tenant_or_none
 from tenantry.integrations.celery import install, quarantine, refuse
-from tests.integrations.celery.worker import Receiver, message
+from tests.integrations.celery.worker import Consumer, Receiver, message
 
 NOWHERE = "amqp://guest:guest@127.0.0.1:1//"
 
@@ -119,6 +121,27 @@ def test_chord_with_a_refused_member_fails(new_wire, protocol) -> None:
     assert wire.messages() == []
 
 
+def test_errback_of_a_chord_with_a_refused_member_is_published_under_nobody(new_wire) -> None:
+    """Where it needs nobody; one that needs a tenant is not."""
+    wire = new_wire()
+    install(wire.app, quarantine=f"kept-{wire.queue}")
+    receive = Receiver(wire)
+
+    @wire.app.task(name="by_id", tenancy="none", shared=False)
+    def by_id(task_id): ...
+
+    for errback, expected in ((by_id, ["by_id"]), (wire.needs, [])):
+        body = wire.needs.s().on_error(errback.s())
+        chord([wire.needs.s(), wire.needs.s()], body).apply_async(tenant="acme")
+        for member in wire.messages():
+            del member.headers["tenantry"]
+            member.accept = {"application/json"}
+            receive(member)
+        assert [(m.headers["task"], m.headers.get("tenantry")) for m in wire.messages()] == [
+            (name, None) for name in expected
+        ]
+
+
 def test_result_that_cannot_be_stored_is_no_reason_to_keep_it_twice(receive, lines, monkeypatch) -> None:
     """The message is kept, and acknowledged all the same."""
     monkeypatch.setattr(type(receive.app.backend), "mark_as_failure", lambda *_, **__: 1 / 0)
@@ -128,7 +151,7 @@ def test_result_that_cannot_be_stored_is_no_reason_to_keep_it_twice(receive, lin
     assert receive.consumer.answers == ["ack"]
 
 
-def test_broker_that_takes_no_answer_ends_nothing(receive, lines) -> None:
+def test_broker_that_takes_no_answer_ends_nothing(receive, lines, caplog) -> None:
     """It will deliver the message again, and a twin is kept then."""
     handler = receive.app.tasks["needs"].start_strategy(receive.app, receive.consumer)
 
@@ -137,16 +160,18 @@ def test_broker_that_takes_no_answer_ends_nothing(receive, lines) -> None:
 
     handler(message(), None, gone, gone, [])
     assert "could not answer the broker for a refused message" in lines(logging.WARNING)
+    assert caplog.records[-1].exc_info[0] is ConnectionResetError
     assert len(entries(receive)) == 1
 
 
-def test_message_that_cannot_even_be_described_stays_unacknowledged(receive, lines) -> None:
+def test_message_that_cannot_even_be_described_stays_unacknowledged(receive, lines, caplog) -> None:
     """No exception leaves the strategy: it would end the worker."""
     receive(message(content_encoding="no-such-encoding", body="{}", headers={"tenantry": 5}))
     assert receive.consumer.answers == []
     assert lines(logging.CRITICAL) == [
         "a message that may not run could not be kept; it stays unacknowledged"
     ]
+    assert caplog.records[-1].exc_info[0] is LookupError
 
 
 def test_held_message_is_kept_once_when_the_quarantine_is_back(receive, lines) -> None:
@@ -251,6 +276,7 @@ def test_queue_that_cannot_be_taken_up_again_is_tried_later(receive, lines) -> N
         ({"exchange": "x", "routing_key": "k"}, {}, ["b"]),
         ({"exchange": "x", "routing_key": "other"}, {}, ["a", "b", "c"]),
         ({"exchange": "y", "routing_key": "a"}, {}, ["a", "b", "c"]),
+        ({"exchange": "y", "routing_key": "k"}, {}, ["a", "b", "c"]),
         ({}, {}, ["a", "b", "c"]),
         ({"exchange": "", "routing_key": "a", "consumer_tag": "7"}, {"c": "7", "a": "8"}, ["c"]),
         ({"exchange": "", "routing_key": "a", "consumer_tag": "9"}, {"c": "7"}, ["a"]),
@@ -323,3 +349,95 @@ def test_result_of_a_message_with_a_reply_queue_goes_there(wire, receive, monkey
     (request,) = seen
     assert (request.id, request.task, request.reply_to, request.correlation_id) == ("t1", "needs", "r", "c")
     assert (request.group, request.delivery_info["routing_key"], request.chord) == ("g", "a-queue", None)
+
+
+def test_result_of_a_message_of_protocol_1_goes_to_its_group(wire, receive, monkeypatch) -> None:
+    """Its body names group and chord, by an older word too; what cannot be read there is left out."""
+    seen = []
+    monkeypatch.setattr(
+        type(wire.app.backend), "mark_as_failure", lambda _, *__, request, **___: seen.append(request)
+    )
+    absent = dict.fromkeys(["task", "id", "lang", "root_id", "retries"], ...)
+    body = {"task": "needs", "id": "t9", "args": [], "kwargs": {}, "chord": {"task": "free"}, "retries": 2}
+    for group in ({"group": "g"}, {"taskset": "g"}, {"group": "g", "taskset": "h"}, {}):
+        receive(message(headers=absent, body=json.dumps({**body, **group})))
+    assert [request.group for request in seen] == ["g", "g", "g", None]
+    assert {(request.id, request.task, request.retries) for request in seen} == {("t9", "needs", 2)}
+    assert seen[0].chord == {"task": "free"}
+    receive(message(headers={"tenantry": 5}, body="[1]"))
+    assert (seen[-1].id, seen[-1].chord, seen[-1].chain) == ("t1", None, None)
+
+
+def test_message_without_an_id_has_no_waiters(receive, lines, monkeypatch) -> None:
+    """Nothing is stored for nobody."""
+    stored = []
+    monkeypatch.setattr(type(receive.app.backend), "mark_as_failure", lambda *_, **__: stored.append(1))
+    receive(message(headers={"id": None}))
+    receive(message(headers={"id": ""}))
+    assert stored == []
+    assert receive.consumer.answers == ["ack", "ack"]
+    receive(message())
+    assert stored == [1]
+
+
+def test_next_message_is_kept_at_once_when_the_quarantine_has_answered(receive, lines) -> None:
+    """Whoever found out, a held message or the probe."""
+    receive.consumer.task_consumer.queues = [Queue("a-queue")]
+    out_of_reach(receive)
+    receive(message())
+    back(receive)
+    receive.consumer.tick()
+    receive(message(headers={"id": "t2"}))
+    assert receive.consumer.later == []
+    out_of_reach(receive)
+    receive.consumer._tenantry_keeper._line.close()
+    given_up(receive, headers={"id": "t3"})
+    back(receive)
+    receive.consumer.tick()
+    receive(message(headers={"id": "t4"}))
+    assert receive.consumer.later == []
+    assert sorted(entry.task_id for entry in entries(receive)) == ["t1", "t2", "t4"]
+
+
+def test_queue_is_resumed_in_the_consumers_thread(receive) -> None:
+    """As messages are answered and given back there."""
+    receive.consumer.hub = None
+    receive.consumer.task_consumer.queues = [Queue("a-queue")]
+    out_of_reach(receive)
+    given_up(receive)
+    assert receive.consumer.cancelled == receive.consumer.answers == []
+    for _ in range(2):
+        ((function, args),) = receive.consumer.soon
+        receive.consumer.soon.clear()
+        function(*args)
+        if not receive.consumer.added:
+            assert (receive.consumer.cancelled, receive.consumer.answers) == (["a-queue"], ["requeue"])
+            back(receive)
+            receive.consumer.tick()
+    assert receive.consumer.added == ["a-queue"]
+
+
+def test_worker_has_one_keeper(receive) -> None:
+    """And another worker of the same process another."""
+    keeper = refuse.keeper_of(receive.app, receive.consumer)
+    assert refuse.keeper_of(receive.app, receive.consumer) is keeper
+    receive(message())
+    assert receive.consumer._tenantry_keeper is keeper
+    assert refuse.keeper_of(receive.app, Consumer(receive.app)) is not keeper
+
+
+def test_depth_that_the_broker_does_not_say_raises_no_alarm(receive, lines, monkeypatch) -> None:
+    """The message is kept, and that is what counts."""
+    declare = Channel.queue_declare
+
+    def silent(self, queue=None, passive=False, **options):
+        if passive:
+            raise OSError("as asked")
+        return declare(self, queue, **options)
+
+    monkeypatch.setattr(Channel, "queue_declare", silent)
+    receive(message())
+    monkeypatch.undo()
+    assert len(entries(receive)) == 1
+    assert receive.consumer.answers == ["ack"]
+    assert lines(logging.CRITICAL) == lines(logging.ERROR) == []

@@ -76,7 +76,6 @@ class QuarantinedMessage:
         """Return all of it as JSON can hold it: the body in base64, the time as ISO 8601 text."""
         plain = {item.name: getattr(self, item.name) for item in fields(self)}
         plain["body"] = b64encode(self.body).decode("ascii")
-        plain["time"] = self.time.isoformat()
         return {name: _plain(value) for name, value in plain.items()}
 
 
@@ -177,7 +176,7 @@ def opened(app: Any) -> Any:
     )
     try:
         # Not .connect(), which sleeps for two seconds in between, nor without limits, which is for minutes.
-        connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0, interval_max=0)
+        connection.ensure_connection(max_retries=1, interval_start=0)
     except BaseException as error:
         connection.release()
         if isinstance(error, OperationalError):

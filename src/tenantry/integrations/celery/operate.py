@@ -278,7 +278,7 @@ class _RedisShelf:
         from redis import Redis
 
         self._client = Redis(connection_pool=channel.pool)
-        self._key = f"{getattr(channel, 'global_keyprefix', '') or ''}{channel._q_for_pri(name, 0)}"
+        self._key = f"{getattr(channel, 'global_keyprefix', '')}{channel._q_for_pri(name, 0)}"
         self._channel = channel
 
     def entries(self) -> Iterator[tuple[Any, QuarantinedMessage]]:
@@ -342,4 +342,3 @@ class _HoldingShelf:
     def close(self) -> None:
         for tag in self._tags:
             self._channel.basic_reject(tag, requeue=True)
-        self._tags.clear()

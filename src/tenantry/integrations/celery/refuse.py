@@ -17,14 +17,14 @@ from celery.app.task import Context
 from tenantry.context import unit_of_work
 from tenantry.errors import PropagationError
 from tenantry.integrations.celery import keep
-from tenantry.integrations.celery.edge import Edge, RunningTask, edge_of
+from tenantry.integrations.celery.edge import Edge, RunningTask
 from tenantry.integrations.celery.message import Parts, UndecodableError, claimed_tenant, payload_of, split
 
 _log = logging.getLogger("tenantry.celery")
 
-#: Seconds between attempts to keep a message, and until when another may begin. With what an attempt takes
-#: this stays below a minute, since brokers end consumers that hold messages too long.
-DELAYS: Final = (0.5, 1.0, 2.0, 4.0, 8.0, 12.0, 12.0)
+#: Seconds between attempts to keep a message, of which the last comes again, and until when one may begin. With
+#: what an attempt takes this stays below a minute, since brokers end consumers that hold messages too long.
+DELAYS: Final = (0.5, 1.0, 2.0, 4.0, 8.0, 12.0)
 HOLD_AT_MOST: Final = 45.0
 PROBE_EVERY: Final = 5.0
 
@@ -103,10 +103,10 @@ class Keeper:
                 "the quarantine %r is out of reach: %r; holding message %s", refused.edge.quarantine, problem,
                 refused.entry.id,
             )  # fmt: skip
-            return False
-        self._unreachable = False
-        self._announce(refused, depth)
-        return True
+        else:
+            self._unreachable = False
+            self._announce(refused, depth)
+        return not self._unreachable
 
     def _announce(self, refused: Refused, depth: int | None) -> None:
         entry = refused.entry
@@ -148,10 +148,10 @@ class Keeper:
 
     def _give_back(self, refused: Refused) -> None:
         for name in self._queues_of(refused.message):
-            self._pause(name)
+            self._pause(name, refused.edge.quarantine)
         self._answer(refused.reject, True)
 
-    def _pause(self, name: str) -> None:
+    def _pause(self, name: str, quarantine: str) -> None:
         if name in self._paused:
             return
         _log.critical(
@@ -162,16 +162,18 @@ class Keeper:
         self._paused.add(name)
         self._consumer.cancel_task_queue(name)
         if len(self._paused) == 1:
-            self._consumer.timer.call_after(PROBE_EVERY, self._probe)
+            self._probe_later(quarantine)
 
-    def _probe(self) -> None:
-        edge = edge_of(self._app) or Edge()
-        if keep.reachable(self._app, edge.quarantine):
-            self._in_consumer(self._resume)
+    def _probe_later(self, quarantine: str) -> None:
+        self._consumer.timer.call_after(PROBE_EVERY, self._probe, (quarantine,))
+
+    def _probe(self, quarantine: str) -> None:
+        if keep.reachable(self._app, quarantine):
+            self._in_consumer(lambda: self._resume(quarantine))
         else:
-            self._consumer.timer.call_after(PROBE_EVERY, self._probe)
+            self._probe_later(quarantine)
 
-    def _resume(self) -> None:
+    def _resume(self, quarantine: str) -> None:
         self._unreachable = False
         try:
             for name in sorted(self._paused):
@@ -181,12 +183,12 @@ class Keeper:
         finally:
             if self._paused:
                 # The worker is between two connections to its broker.
-                self._consumer.timer.call_after(PROBE_EVERY, self._probe)
+                self._probe_later(quarantine)
 
     def _queues_of(self, message: Any) -> list[str]:
         """Return the queue that a message came from, or all queues where that cannot be told."""
         consumer = self._consumer.task_consumer
-        info = message.delivery_info or {}
+        info = message.delivery_info
         tag = info.get("consumer_tag")
         by_tag = [
             name for name, active in getattr(consumer, "_active_tags", {}).items() if tag and active == tag
@@ -197,8 +199,8 @@ class Keeper:
         matching = [
             queue.name
             for queue in consumer.queues
-            if (exchange in ("", None) and queue.name == routing_key)
-            or (queue.exchange and queue.exchange.name == exchange and queue.routing_key == routing_key)
+            if (exchange == "" and queue.name == routing_key)
+            or (queue.exchange.name == exchange and queue.routing_key == routing_key)
         ]
         return matching or [queue.name for queue in consumer.queues]
 
@@ -253,8 +255,8 @@ def _stores(task: Any, context: Any) -> bool:
 def _context(refused: Refused, task_id: str) -> Any:
     message = refused.message
     embedded = _embedded(message)
-    properties = message.properties or {}
-    known: dict[str, Any] = dict(message.headers or {})
+    properties = message.properties
+    known: dict[str, Any] = dict(message.headers)
     if "task" not in known:
         known = {**embedded, "group": embedded.get("group") or embedded.get("taskset")}
     known |= {part: embedded.get(part) for part in ("chord", "chain")}
@@ -263,7 +265,7 @@ def _context(refused: Refused, task_id: str) -> Any:
         "task": refused.entry.task,
         "reply_to": properties.get("reply_to"),
         "correlation_id": properties.get("correlation_id"),
-        "delivery_info": dict(message.delivery_info or {}),
+        "delivery_info": dict(message.delivery_info),
         "errbacks": None,
     }
     return Context(known)
