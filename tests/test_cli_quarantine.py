@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import base64
+import importlib
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 import uuid
+from datetime import UTC, datetime
 
 import pytest
 from typer.testing import CliRunner
@@ -16,7 +19,7 @@ from typer.testing import CliRunner
 pytest.importorskip("celery")
 
 from tenantry.cli import app as tenantry
-from tenantry.integrations.celery import quarantine
+from tenantry.integrations.celery import keep, quarantine
 
 MODULE = """
 from celery import Celery
@@ -43,6 +46,14 @@ class Shell:
             tenantry, ["quarantine", *words, "--app", app or f"{self.name}:app"], input=answer
         )
 
+    def entry(self, task_id, tenant) -> keep.QuarantinedMessage:
+        """A message that a worker refused."""
+        return keep.QuarantinedMessage(
+            f"id-{task_id}", task_id, "needs", tenant, "because", "w@h", datetime.now(UTC), b"[[], {}, {}]",
+            "application/json", "utf-8", {"task": "needs", "id": task_id}, {},
+            {"exchange": "", "routing_key": self.name},
+        )  # fmt: skip
+
     def left(self) -> list:
         """The ids that are still there."""
         return [entry.id for entry in quarantine(self.app).list()]
@@ -59,23 +70,13 @@ class Shell:
 @pytest.fixture
 def shell(tmp_path, monkeypatch, redis_url):
     """Two messages: one that claims acme, one that claims nobody."""
-    import importlib
-    from datetime import UTC, datetime
-
-    from tenantry.integrations.celery import keep
-
     name = f"operated_{uuid.uuid4().hex[:8]}"
     (tmp_path / f"{name}.py").write_text(MODULE.format(broker=redis_url, queue=name))
     monkeypatch.syspath_prepend(tmp_path)
     importlib.import_module(name)
     shell = Shell(name)
     for task_id, tenant in (("t1", "acme"), ("t2", None)):
-        headers = {"task": "needs", "id": task_id}
-        entry = keep.QuarantinedMessage(
-            f"id-{task_id}", task_id, "needs", tenant, "because", "w@h", datetime.now(UTC), b"[[], {}, {}]",
-            "application/json", "utf-8", headers, {}, {"exchange": "", "routing_key": name},
-        )  # fmt: skip
-        keep.put(shell.app, f"{name}-kept", entry)
+        keep.put(shell.app, f"{name}-kept", shell.entry(task_id, tenant))
     yield shell
     shell.app.close()
 
@@ -85,9 +86,9 @@ def test_list_shows_one_line_each(shell) -> None:
     done = shell("list")
     assert done.exit_code == 0, done.output
     first, second = done.stdout.splitlines()
-    assert first.startswith("id-t1")
-    assert "acme" in first
-    assert "needs[t2]" in second
+    assert re.fullmatch(r"id-t1  \d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00  acme  needs\[t1\]  because", first)
+    assert re.fullmatch(r"id-t2  [^ ]+  -  needs\[t2\]  because", second)
+    assert shell("list", "--tenant", "globex").stdout == ""
 
 
 def test_list_as_json_is_whole(shell) -> None:
@@ -100,7 +101,14 @@ def test_list_as_json_is_whole(shell) -> None:
 
 def test_show(shell) -> None:
     """For people and for programs."""
-    assert "because" in shell("show", "id-t1").stdout
+    lines = shell("show", "id-t1").stdout.splitlines()
+    assert lines[:5] == [
+        "id:               id-t1",
+        "task_id:          t1",
+        "task:             needs",
+        "tenant:           acme",
+        "reason:           because",
+    ]
     assert json.loads(shell("show", "id-t1", "--json").stdout)["headers"] == {"task": "needs", "id": "t1"}
 
 
@@ -117,6 +125,23 @@ def test_replay_sends_and_removes(shell) -> None:
     assert json.loads(done.stdout)["id"] == "id-t2"
     assert [headers["tenantry"] for headers in shell.published()] == ["v1;globex"]
     assert shell.left() == ["id-t1"]
+
+
+def test_what_was_done_is_said_to_people_on_stderr(shell) -> None:
+    """So that stdout is for programs alone; they get the entry where they ask for it."""
+    done = shell("replay", "id-t1", "--tenant", "acme")
+    assert (done.exit_code, done.stdout) == (0, "")
+    assert done.stderr.startswith("Replayed id-t1  ")
+    done = shell("discard", "id-t2", "--reason", "a test")
+    assert (done.exit_code, done.stdout) == (0, "")
+    assert done.stderr.startswith("Discarded id-t2  ")
+    keep.put(shell.app, f"{shell.name}-kept", shell.entry(None, None))
+    assert "needs[-]" in shell("list").stdout
+    done = shell("replay", "id-None", "--tenant", "acme")
+    assert done.exit_code == 3
+    assert "has no task id" in done.stderr
+    done = shell("discard", "id-None", "--reason", "a test", "--json")
+    assert json.loads(done.stdout)["id"] == "id-None"
 
 
 def test_replay_of_another_tenants_message_needs_force(shell) -> None:
@@ -204,3 +229,41 @@ def test_invalid_tenant_is_a_wrong_call(shell) -> None:
     """As everywhere on this command line."""
     assert shell("list", "--tenant", "a:b").exit_code == 2
     assert shell("replay", "id-t1", "--tenant", "a:b").exit_code == 2
+
+
+def test_application_may_be_an_attribute_of_an_attribute(shell, tmp_path, monkeypatch) -> None:
+    """In a module of the working directory, which is not on the path of an installed command."""
+    name = f"nested_{uuid.uuid4().hex[:8]}"
+    (tmp_path / f"{name}.py").write_text(f"import {shell.name} as inner")
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path != str(tmp_path)])
+    monkeypatch.chdir(tmp_path)
+    done = shell("list", app=f"{name}:inner.app")
+    assert (done.exit_code, len(done.stdout.splitlines())) == (0, 2)
+    assert sys.path[0] == str(tmp_path)
+    assert shell("list", app=f"{name}:inner.app").exit_code == 0
+    assert sys.path.count(str(tmp_path)) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "app", "status", "said"),
+    [
+        ("import nowhere_to_be_found", "{}:app", 3, "nowhere_to_be_found"),
+        ("", "{}:app", 2, "has no 'app'"),
+        ("", "{}.deeper:app", 2, "there is no module"),
+        ("raise ImportError(name=None)", "{}:app", 3, ""),
+    ],
+)
+def test_module_that_cannot_be_imported_is_told_from_one_that_is_not_there(
+    shell, tmp_path, content, app, status, said
+) -> None:
+    """What is missing inside it is the module's own error."""
+    name = f"broken_{uuid.uuid4().hex[:8]}"
+    (tmp_path / f"{name}.py").write_text(content)
+    done = shell("list", app=app.format(name))
+    assert done.exit_code == status
+    assert said in " ".join(done.stderr.split())
+
+
+def test_without_a_command_there_is_help(shell) -> None:
+    """Rather than nothing."""
+    assert "Celery messages that may not run" in CliRunner().invoke(tenantry, ["quarantine"]).output

@@ -47,6 +47,9 @@ def test_ids_of_a_named_run_come_again(wire) -> None:
         return [result.id for _, result in fan_out(task, tenants, **options)]
 
     first = ids(wire.needs, ["acme", "globex"], run_id="r1")
+    assert (
+        first[0] == "e721320a-b959-5910-a71a-777375d4568b"
+    )  # a run that an older version began goes on with the same ids
     assert ids(wire.needs, ["globex"], run_id="r1", args=(1,)) == first[1:]
     others = ids(wire.needs, ["acme"], run_id="r2") + ids(wire.free, ["acme"], run_id="r1")
     others += ids(wire.needs, ["acme"]) + ids(wire.needs, ["acme"])

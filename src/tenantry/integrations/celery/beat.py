@@ -21,8 +21,8 @@ _log = logging.getLogger("tenantry.celery")
 
 def connect() -> None:
     """Check schedules from now on. Idempotent; acts on installed applications alone."""
-    signals.beat_init.connect(_beat_starts, weak=False, dispatch_uid="tenantry.beat")
-    signals.celeryd_after_setup.connect(_worker_starts, weak=False, dispatch_uid="tenantry.worker_beat")
+    signals.beat_init.connect(_beat_starts, dispatch_uid="tenantry.beat")
+    signals.celeryd_after_setup.connect(_worker_starts, dispatch_uid="tenantry.worker_beat")
 
 
 def _beat_starts(sender: Any, **_: Any) -> None:
@@ -64,7 +64,7 @@ def refused_entries(app: Any, schedule: Mapping[str, Any]) -> Iterator[tuple[str
 def _parts(entry: Any) -> Iterable[Any]:
     if isinstance(entry, Mapping):
         return entry["task"], entry.get("args"), entry.get("kwargs"), entry.get("options") or {}
-    return entry.task, entry.args, entry.kwargs, entry.options or {}
+    return entry.task, entry.args, entry.kwargs, entry.options
 
 
 def _check(app: Any, task: str, args: Any, kwargs: Any, options: Mapping[str, Any]) -> None:

@@ -16,7 +16,7 @@ from tenantry.errors import InvalidTenantIdError, TenantConflictError, shown
 from tenantry.ids import TenantId, ensure_tenant_id
 from tenantry.integrations.celery.edge import edge_of
 
-_OURS: Final = ("tenant", "task_id", "headers")
+_OURS: Final = ("tenant", "task_id")
 
 
 def fan_out(
@@ -62,9 +62,9 @@ def fan_out(
     if edge_of(app) is None:
         raise ValueError("tenantry is not installed on this task's app: call install(app) first")
     for option in _OURS:
-        if option in options and option != "headers":
+        if option in options:
             raise TypeError(f"fan_out() sets {option!r} itself, for each tenant")
-    if run_id is not None and not str(run_id).strip():
+    if not str(run_id).strip():
         raise ValueError("run_id is blank; name the run, or leave it out")
     if isinstance(tenants, (str, bytes)):
         raise TypeError("fan_out() takes many tenants, and a text is one; put it into a list")
@@ -113,14 +113,15 @@ def _skip(tenants: Iterator[object], cursor: TenantId) -> None:
 
 
 def _one(task: Any, tenant_id: TenantId, run_id: object, call: dict[str, Any]) -> Any:
-    name = task.name if run_id is not None else ""
-    task_id = (
-        uuid() if run_id is None else str(uuid5(NAMESPACE_OID, json.dumps([name, str(run_id), tenant_id])))
-    )
+    task_id = uuid() if run_id is None else _derived_id([task.name, str(run_id), tenant_id])
     try:
         return task.apply_async(task_id=task_id, tenant=tenant_id, **call)
     except Exception as error:  # noqa: BLE001 - handed to the caller: one tenant's failure does not stop the others
         return error
+
+
+def _derived_id(parts: list[str]) -> str:
+    return str(uuid5(NAMESPACE_OID, json.dumps(parts)))
 
 
 def _refuse_active() -> None:

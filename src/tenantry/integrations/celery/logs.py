@@ -13,11 +13,10 @@ from tenantry.context import current_tenant_or_none
 _ABOUT_TASKS: Final = ("celery.worker.strategy", "celery.worker.request", "celery.app.trace")
 
 
-class _Said(logging.Filter):
+class _Said:
     """Add the tenant to the text of Celery's own lines, and to every record as ``tenant``."""
 
     def __init__(self, *, in_text: bool) -> None:
-        super().__init__()
         self._in_text = in_text
 
     def filter(self, record: logging.LogRecord) -> bool:
@@ -37,8 +36,8 @@ def connect() -> None:
     """Say it from now on. Idempotent; without an active tenant the lines stay as they are."""
     for name in _ABOUT_TASKS:
         logging.getLogger(name).addFilter(_in_text)
-    signals.after_setup_logger.connect(_on_handlers, weak=False, dispatch_uid="tenantry.logger")
-    signals.after_setup_task_logger.connect(_on_handlers, weak=False, dispatch_uid="tenantry.task_logger")
+    signals.after_setup_logger.connect(_on_handlers, dispatch_uid="tenantry.logger")
+    signals.after_setup_task_logger.connect(_on_handlers, dispatch_uid="tenantry.task_logger")
 
 
 def _on_handlers(logger: Any, **_: Any) -> None:
