@@ -110,7 +110,7 @@ def _is_suspended(generator: AsyncGeneratorType[Any, Any]) -> bool:
     suspended: bool | None = getattr(generator, "ag_suspended", None)
     if suspended is not None:  # pragma: no mutate - the other way tells the same on 3.12
         return suspended
-    return _is_suspended_on_3_11(generator)  # pragma: no cover
+    return _is_suspended_on_3_11(generator)  # pragma: no cover, no mutate
 
 
 def _is_suspended_on_3_11(generator: AsyncGeneratorType[Any, Any]) -> bool:  # pragma: no cover, no mutate
