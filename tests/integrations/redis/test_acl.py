@@ -129,6 +129,20 @@ def test_acl_rules_name_the_tenant_and_the_shared_keys() -> None:
     assert [rule for rule in rules if rule.startswith("&")] == ["&acme:*", "&__keyspace@0__:acme:*"]
 
 
+@pytest.mark.parametrize(
+    ("layout", "one", "fleet"),
+    [("plain", "acme:*", "[A-Za-z0-9]*:*"), ("tagged", "{acme}:*", "{[A-Za-z0-9]*}:*")],
+)
+def test_acl_rules_follow_the_layout_in_use(
+    monkeypatch: pytest.MonkeyPatch, layout: str, one: str, fleet: str
+) -> None:
+    """For keys, channels and the notifications of keys, of one tenant and of all."""
+    monkeypatch.setattr("tenantry.keys.layout._layout", layout)
+    for rules, prefix in ((acl_rules("acme"), one), (service_acl_rules(), fleet)):
+        patterns = [rule for rule in rules if rule[0] in "~&"]
+        assert patterns == [f"~{prefix}", "~%shared:*", f"&{prefix}", f"&__keyspace@0__:{prefix}"]
+
+
 def test_acl_rules_set_neither_password_nor_on() -> None:
     """Who may log in is decided beside the rules."""
     for rules in (acl_rules("acme"), service_acl_rules()):

@@ -109,6 +109,22 @@ def test_declared_commands_are_of_one_client(client: Any, server: Any) -> None:
             client.execute_command("MYMOD.GET", "acme:1")
 
 
+def test_declaration_wins_over_what_is_known(server: Any, plain: Any) -> None:
+    """At the call, in a pipeline and on the connection: a server may have another command of that name."""
+    client = guard(fakeredis.FakeRedis(server=server))
+    guard(client, commands={"GET": 2})
+    connection = client.connection_pool.make_connection()
+    words = ("GET", "acme:1", "globex:1")
+    with tenant_scope("acme"):
+        for send in (
+            client.execute_command,
+            client.pipeline().execute_command,
+            connection.send_command,
+        ):
+            with pytest.raises(CrossTenantError, match="GET, argument 2"):
+                send(*words)
+
+
 @pytest.mark.parametrize("thing", [None, "redis://", object(), redis.ConnectionPool(), redis.Redis, 1])
 def test_guard_refuses_what_is_no_client(thing: Any) -> None:
     """Only clients of redis-py's can be guarded."""
@@ -279,6 +295,27 @@ def test_pipeline_belongs_to_the_tenant_of_its_first_command(
         assert pipe.execute() == [True]
     with tenant_scope("globex"):
         assert pipe.set("globex:2", 1).execute() == [True]
+
+
+async def test_asyncio_pipeline_belongs_to_the_tenant_of_its_first_command(server: Any, plain: Any) -> None:
+    """The same for asyncio: what it holds stays whole until its tenant executes it, or it is reset."""
+    client = guard(fakeredis.FakeAsyncRedis(server=server))
+    pipe = client.pipeline()
+    with tenant_scope("acme"):
+        pipe.set("acme:2", 1)
+    with writes_nothing(plain):
+        with pytest.raises(NoTenantError, match="EXEC"):
+            await pipe.execute()
+        with tenant_scope("globex"), pytest.raises(CrossTenantError, match=r"EXEC.*pipeline"):
+            await pipe.execute()
+    with tenant_scope("acme"):
+        assert await pipe.execute() == [True]
+    with tenant_scope("globex"):
+        pipe.set("globex:2", 1)
+    await pipe.reset()
+    with tenant_scope("acme"):
+        assert await pipe.set("acme:3", 1).execute() == [True]
+    await client.aclose()
 
 
 @pytest.mark.parametrize("kind", ["quick", "careful"])

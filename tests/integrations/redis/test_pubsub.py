@@ -131,6 +131,51 @@ async def test_closed_pubsub_is_free_again(pair: tuple[Any, Any]) -> None:
         await settled(pubsub.aclose() if hasattr(pubsub, "aclose") else pubsub.close())
 
 
+async def test_pubsub_that_has_not_subscribed_belongs_to_nobody(pair: tuple[Any, Any]) -> None:
+    """A PING is no subscription; whoever comes first may have it."""
+    pubsub = pair[0].pubsub()
+    with tenant_scope("acme"):
+        await settled(pubsub.ping())
+    with tenant_scope("globex"):
+        await settled(pubsub.subscribe("globex:ch"))
+    with tenant_scope("acme"), pytest.raises(CrossTenantError, match="pub/sub"):
+        await settled(pubsub.subscribe("acme:ch"))
+    with tenant_scope("acme"), pytest.raises(CrossTenantError, match="pub/sub"):
+        await settled(pubsub.execute_command("nope x", "y"))
+    await settled(pubsub.aclose() if hasattr(pubsub, "aclose") else pubsub.close())
+
+
+async def test_pubsub_of_before_the_guard_runs_its_handlers_where_it_is_read() -> None:
+    """It remembers nobody, so there is nobody to run them for but whoever reads."""
+    for kind in (fakeredis.FakeRedis, fakeredis.FakeAsyncRedis):
+        server = fakeredis.FakeServer()
+        client, plain = kind(server=server), kind(server=server)
+        seen: list[str | None] = []
+        pubsub = client.pubsub(ignore_subscribe_messages=True)
+        await settled(pubsub.subscribe(ch=lambda _, seen=seen: seen.append(current_tenant_or_none())))
+        guard(client)
+        await settled(plain.publish("ch", "x"))
+        with tenant_scope("acme"):
+            for _ in range(50):
+                await settled(pubsub.get_message(timeout=0.1))
+                if seen:
+                    break
+        assert seen == ["acme"]
+        await settled(pubsub.aclose() if hasattr(pubsub, "aclose") else pubsub.close())
+
+
+async def test_asyncio_pubsub_of_another_tenant_does_not_connect() -> None:
+    """Connecting subscribes again, for whom it belongs to."""
+    client = guard(fakeredis.FakeAsyncRedis())
+    pubsub = client.pubsub()
+    with tenant_scope("acme"):
+        await pubsub.subscribe("acme:ch")
+    with tenant_scope("globex"), pytest.raises(CrossTenantError, match="pub/sub"):
+        await pubsub.connect()
+    await pubsub.connect()
+    await pubsub.aclose()
+
+
 def test_handlers_run_in_the_tenant_of_the_subscription() -> None:
     """In a thread of redis-py's, which has an empty context, too."""
     server = fakeredis.FakeServer()

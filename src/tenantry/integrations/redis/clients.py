@@ -242,9 +242,7 @@ class PubSubMemory(CallSite):
 
     def _tenantry_claim(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
         args = self._tenantry_judge(args)
-        if self._tenantry_owner is None and binds(
-            encode_all(args, self._tenantry.encode), self._tenantry.declared
-        ):
+        if binds(encode_all(args, self._tenantry.encode), self._tenantry.declared):
             self._tenantry_owner = current_tenant_or_none()
         return args
 
