@@ -302,7 +302,7 @@ async def test_asyncio_pipeline_belongs_to_the_tenant_of_its_first_command(serve
     client = guard(fakeredis.FakeAsyncRedis(server=server))
     pipe = client.pipeline()
     with tenant_scope("acme"):
-        pipe.set("acme:2", 1)
+        pipe.set(b"acme:2", 1)
     with writes_nothing(plain):
         with pytest.raises(NoTenantError, match="EXEC"):
             await pipe.execute()
@@ -390,7 +390,10 @@ def test_pipeline_in_another_encoding_is_judged_by_the_bytes() -> None:
         for each in (client, client.pipeline()):
             with pytest.raises(CrossTenantError, match="no tenant prefix"):
                 each.set("acme:1", 1)
-        assert len(client.pipeline().set(b"acme:1", 1).command_stack) == 1
+        pipe = client.pipeline().set(b"acme:1", 1)
+        with pytest.raises(CrossTenantError, match="no tenant prefix"):
+            pipe.set("acme:1", 2)
+        assert len(pipe.command_stack) == 1
 
 
 @pytest.mark.parametrize("module", ["json", "ts", "ft"])
@@ -688,6 +691,15 @@ def test_methods_that_reach_every_tenant_are_refused(client: Any, call: str) -> 
     assert not client.connection_pool._in_use_connections
 
 
+def test_monitor_may_be_declared(server: Any) -> None:
+    """Like everything else, at the risk of whoever does so."""
+    client = guard(fakeredis.FakeRedis(server=server), commands={"MONITOR": 0})
+    with tenant_scope("acme"):
+        monitor = client.monitor()
+    assert isinstance(monitor, redis.client.Monitor)
+    client.connection_pool.release(monitor.connection)
+
+
 @pytest.mark.parametrize(
     "call", [("select", 1), ("auth", "x"), ("swapdb", 0, 1), ("move", "acme:1", 1), ("keys", "acme:*")]
 )
@@ -715,6 +727,7 @@ async def test_mget_of_no_keys_is_an_empty_list(client: Any, server: Any) -> Non
     with tenant_scope("acme"):
         assert client.mget([]) == []
         assert await later.mget([]) == []
+        assert client.execute_command("GET", b"acme:1", **{redis.client.EMPTY_RESPONSE: []}) == b"a"
         for keys in (["globex:1"], ["acme:1", "globex:1"]):
             with pytest.raises(CrossTenantError, match="MGET"):
                 client.mget(keys)

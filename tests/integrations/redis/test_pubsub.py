@@ -16,7 +16,7 @@ pytest.importorskip("fakeredis")
 import fakeredis
 
 from tenantry import NoTenantError, current_tenant_or_none, tenant_scope
-from tenantry.errors import CrossTenantError
+from tenantry.errors import CrossTenantError, UnknownCommandError
 from tenantry.integrations.redis import guard
 
 
@@ -129,6 +129,8 @@ async def test_closed_pubsub_is_free_again(pair: tuple[Any, Any]) -> None:
         with tenant_scope(tenant):
             await settled(pubsub.subscribe(f"{tenant}:ch"))
         await settled(pubsub.aclose() if hasattr(pubsub, "aclose") else pubsub.close())
+        assert not client.connection_pool._in_use_connections
+        assert not pubsub.subscribed
 
 
 async def test_pubsub_that_has_not_subscribed_belongs_to_nobody(pair: tuple[Any, Any]) -> None:
@@ -217,6 +219,37 @@ async def test_async_handlers_run_in_the_tenant_of_the_subscription() -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     await pubsub.aclose()
+
+
+async def test_listen_runs_handlers_in_the_tenant_of_the_subscription() -> None:
+    """Also where whoever listens has another tenant by then, or none."""
+    for kind in (fakeredis.FakeRedis, fakeredis.FakeAsyncRedis):
+        server = fakeredis.FakeServer()
+        client, plain = guard(kind(server=server)), kind(server=server)
+        seen: list[str | None] = []
+        pubsub = client.pubsub(ignore_subscribe_messages=True)
+        with tenant_scope("acme"):
+            await settled(
+                pubsub.subscribe(
+                    "acme:end", **{"acme:ch": lambda _, seen=seen: seen.append(current_tenant_or_none())}
+                )
+            )
+        await settled(plain.publish("acme:ch", "x"))
+        await settled(plain.publish("acme:end", "x"))
+        if kind is fakeredis.FakeRedis:
+            assert next(pubsub.listen())["channel"] == b"acme:end"
+        else:
+            assert (await anext(pubsub.listen()))["channel"] == b"acme:end"
+        assert seen == ["acme"]
+        await settled(pubsub.aclose() if hasattr(pubsub, "aclose") else pubsub.close())
+
+
+async def test_pubsub_that_is_asked_for_nothing_refuses(pair: tuple[Any, Any]) -> None:
+    """A command without a name is one that nobody knows."""
+    pubsub = pair[0].pubsub()
+    with tenant_scope("acme"), pytest.raises(UnknownCommandError, match="without a name"):
+        await settled(pubsub.execute_command())
+    await settled(pubsub.aclose() if hasattr(pubsub, "aclose") else pubsub.close())
 
 
 def test_listen_checks_each_step() -> None:

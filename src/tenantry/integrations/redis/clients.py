@@ -56,8 +56,6 @@ class CallSite(Seat):
 
     def _tenantry_judge(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
         """Return the arguments to go on with, or raise; those that could still change are frozen."""
-        if self._tenantry.own_tenant(args) is not None:
-            return args
         encode = self._tenantry.encode
         args = frozen(args, encode)
         enforce(encode_all(args, encode), self._tenantry.declared)
