@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import multiprocessing
 import threading
 import warnings
@@ -19,6 +20,8 @@ def in_fork(work: Callable[[], object]) -> None:
 
     def worked() -> None:
         warnings.simplefilter("ignore")
+        # Both look at every object for locks to patch, and wake lazy ones of Django with that.
+        gc.freeze()
         work()
 
     child = multiprocessing.get_context("fork").Process(target=worked)
