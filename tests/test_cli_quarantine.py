@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 import uuid
+from contextlib import closing
 from datetime import UTC, datetime
 
 import pytest
@@ -46,13 +47,15 @@ class Shell:
             tenantry, ["quarantine", *words, "--app", app or f"{self.name}:app"], input=answer
         )
 
-    def entry(self, task_id, tenant) -> keep.QuarantinedMessage:
-        """A message that a worker refused."""
-        return keep.QuarantinedMessage(
+    def keep(self, task_id, tenant) -> None:
+        """Put a message into the quarantine as a worker would."""
+        entry = keep.QuarantinedMessage(
             f"id-{task_id}", task_id, "needs", tenant, "because", "w@h", datetime.now(UTC), b"[[], {}, {}]",
             "application/json", "utf-8", {"task": "needs", "id": task_id}, {},
             {"exchange": "", "routing_key": self.name},
         )  # fmt: skip
+        with closing(keep.Line(self.app)) as line:
+            line.put(f"{self.name}-kept", entry)
 
     def left(self) -> list:
         """The ids that are still there."""
@@ -76,7 +79,7 @@ def shell(tmp_path, monkeypatch, redis_url):
     importlib.import_module(name)
     shell = Shell(name)
     for task_id, tenant in (("t1", "acme"), ("t2", None)):
-        keep.put(shell.app, f"{name}-kept", shell.entry(task_id, tenant))
+        shell.keep(task_id, tenant)
     yield shell
     shell.app.close()
 
@@ -135,7 +138,7 @@ def test_what_was_done_is_said_to_people_on_stderr(shell) -> None:
     done = shell("discard", "id-t2", "--reason", "a test")
     assert (done.exit_code, done.stdout) == (0, "")
     assert done.stderr.startswith("Discarded id-t2  ")
-    keep.put(shell.app, f"{shell.name}-kept", shell.entry(None, None))
+    shell.keep(None, None)
     assert "needs[-]" in shell("list").stdout
     done = shell("replay", "id-None", "--tenant", "acme")
     assert done.exit_code == 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+from contextlib import closing
 from dataclasses import FrozenInstanceError, replace
 from datetime import UTC, datetime
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 from kombu import Connection
 from kombu.exceptions import OperationalError
+from kombu.transport.memory import Channel
 from kombu.utils import functional
 
 from tenantry.integrations.celery import keep
@@ -31,7 +33,7 @@ def test_attempt_that_fails_does_not_sleep(wire, entry, monkeypatch) -> None:
     monkeypatch.setattr(functional, "sleep", slept.append)
     wire.app.conf.broker_write_url = "amqp://guest:guest@127.0.0.1:1//"
     with pytest.raises(OperationalError, match="the broker does not answer"):
-        keep.put(wire.app, f"kept-{wire.queue}", entry)
+        keep.Line(wire.app).put(f"kept-{wire.queue}", entry)
     assert sum(slept) == 0
     assert not keep.reachable(wire.app, f"kept-{wire.queue}")
 
@@ -49,6 +51,18 @@ def test_attempt_that_is_interrupted_leaves_no_connection(wire, monkeypatch) -> 
     with pytest.raises(KeyboardInterrupt):
         keep.opened(wire.app)
     assert [connection.connected for connection in made] == [False]
+
+
+def test_quarantine_that_cannot_be_declared_is_out_of_reach(wire, monkeypatch) -> None:
+    """Though its broker answers."""
+    name = f"kept-{wire.queue}"
+    assert keep.reachable(wire.app, name) is True
+
+    def refuses(*_, **__):
+        raise OSError("as asked")
+
+    monkeypatch.setattr(Channel, "queue_declare", refuses)
+    assert keep.reachable(wire.app, name) is False
 
 
 def test_line_that_is_dropped_is_not_closed_by_the_collector(wire, entry) -> None:
@@ -108,7 +122,8 @@ def test_what_is_no_entry_is_none(stored) -> None:
 def test_what_is_stored_is_one_durable_text_of_ours(wire, entry) -> None:
     """Its form is read by later versions; no worker takes it for a task, and a broker that restarts has it."""
     name = f"kept-{wire.queue}"
-    assert keep.put(wire.app, name, entry) == 1
+    with closing(keep.Line(wire.app)) as line:
+        assert line.put(name, entry) == 1
     with wire.app.connection_for_read() as connection:
         message = connection.channel().basic_get(name, no_ack=True)
     assert json.loads(message.body) == {

@@ -5,10 +5,11 @@ from __future__ import annotations
 import base64
 import itertools
 import json
+from contextlib import closing
 from datetime import UTC, datetime
 
 import pytest
-from kombu import Producer
+from kombu import Exchange, Producer, Queue
 
 from tenantry import InvalidTenantIdError, TenantConflictError, tenant_scope
 from tenantry.integrations.celery import install, keep, quarantine
@@ -17,7 +18,7 @@ from tenantry.propagation import extract, format_header
 
 def kept(wire, task_id="t1", tenant="acme", **changes) -> keep.QuarantinedMessage:
     """Put a message into the quarantine as a worker would."""
-    headers = {"task": "needs", "id": task_id, "lang": "py", "tenantry": f"v1;{tenant}", "expires": None}
+    headers = {"task": "needs", "id": task_id, "lang": "py", "tenantry": f"v1;{tenant}"}
     headers |= changes.pop("headers", {})
     body = changes.pop("body", b"[[], {}, {}]")
     values = {
@@ -35,7 +36,8 @@ def kept(wire, task_id="t1", tenant="acme", **changes) -> keep.QuarantinedMessag
         "delivery_info": {"exchange": "", "routing_key": wire.queue},
     } | changes
     entry = keep.QuarantinedMessage(id=keep._name_of(values["task_id"], body, headers), **values)
-    keep.put(wire.app, quarantine(wire.app)._edge.quarantine, entry)
+    with closing(keep.Line(wire.app)) as line:
+        line.put(quarantine(wire.app)._edge.quarantine, entry)
     return entry
 
 
@@ -338,7 +340,7 @@ def test_replay_keeps_what_still_holds(wire) -> None:
     operator.replay(entry.id, tenant_id="acme")
     (message,) = wire.messages()
     assert message.headers == {
-        "task": "needs", "id": "t1", "lang": "py", "tenantry": "v1;acme", "expires": None, "x": 1,
+        "task": "needs", "id": "t1", "lang": "py", "tenantry": "v1;acme", "x": 1,
         "headers": {"y": 2}, "stamps": {"mine": "1"},
     }  # fmt: skip
     properties = message.properties
@@ -347,6 +349,20 @@ def test_replay_keeps_what_still_holds(wire) -> None:
     assert (message.content_type, message.content_encoding) == ("application/json", "utf-8")
     assert message.delivery_info["routing_key"] == wire.queue
     assert operator.list() == []
+
+
+def test_replay_goes_through_the_exchange_that_it_came_from(new_wire) -> None:
+    """To whatever is bound to it by that key."""
+    wire = new_wire()
+    install(wire.app, quarantine=f"kept-{wire.queue}")
+    exchange = Exchange(f"x-{wire.queue}", type="direct")
+    with wire.app.connection_for_write() as connection:
+        Queue(wire.queue, exchange, routing_key="k")(connection.channel()).declare()
+    entry = kept(wire, delivery_info={"exchange": exchange.name, "routing_key": "k"})
+    quarantine(wire.app).replay(entry.id, tenant_id="acme")
+    (message,) = wire.messages()
+    assert message.delivery_info["exchange"] == exchange.name
+    assert message.delivery_info["routing_key"] == "k"
 
 
 def test_garbage_in_a_list_of_redis_is_left_alone(new_wire, redis_url) -> None:

@@ -7,6 +7,7 @@ inside it, so none of them, least of all an expiration, acts on the copy.
 from __future__ import annotations
 
 import hashlib
+import math
 import threading
 import time
 from base64 import b64decode, b64encode
@@ -211,19 +212,6 @@ def declared(name: str, channel: Any) -> Any:
     return queue
 
 
-def put(app: Any, name: str, entry: QuarantinedMessage) -> int | None:
-    """Store an entry and return the queue's depth with it, or ``None`` where the broker does not say.
-
-    Raises:
-        Exception: Whatever the broker's client raises; the entry is not known to be stored then.
-    """
-    line = Line(app)
-    try:
-        return line.put(name, entry)
-    finally:
-        line.close()
-
-
 class Line:
     """A worker's connection to the quarantine. Kept open while messages are refused in quick succession."""
 
@@ -233,25 +221,22 @@ class Line:
         # No suspended context manager: the garbage collector would end it, at a moment of its own choosing.
         self._connection: Any = None
         self._channel: Any = None
-        self._used = 0.0
+        self._used = -math.inf
 
     def put(self, name: str, entry: QuarantinedMessage) -> int | None:
-        """Store an entry, once more on a new connection where the old one has died meanwhile."""
+        """Store an entry and return the queue's depth with it, or ``None`` where the broker does not say.
+
+        Tried once more on a new connection where the old one has died meanwhile.
+
+        Raises:
+            Exception: Whatever the broker's client raises; the entry is not known to be stored then.
+        """
         with self._lock:
-            if time.monotonic() - self._used > _IDLE_AT_MOST:
-                self.close()
-            reused = self._connection is not None
-            try:
-                return self._put(name, entry)
-            except Exception:
-                self.close()
-                if not reused:
-                    raise
-            try:
-                return self._put(name, entry)
-            except Exception:
-                self.close()
-                raise
+            if time.monotonic() - self._used <= _IDLE_AT_MOST:
+                with suppress(Exception):
+                    return self._put(name, entry)
+            self.close()
+            return self._put(name, entry)
 
     def _put(self, name: str, entry: QuarantinedMessage) -> int | None:
         if self._connection is None:
@@ -266,6 +251,7 @@ class Line:
     def close(self) -> None:
         """Close the connection; the next entry opens another."""
         connection, self._connection, self._channel = self._connection, None, None
+        self._used = -math.inf
         if connection is not None:
             with suppress(Exception):
                 connection.release()
@@ -273,11 +259,10 @@ class Line:
 
 def publish(channel: Any, body: bytes, exchange: str, routing_key: str, **properties: Any) -> None:
     """Publish bytes as they are, durable; a broker that confirms has confirmed when this returns."""
-    Producer(channel, auto_declare=False).publish(
+    Producer(channel).publish(
         body,
         exchange=exchange,
         routing_key=routing_key,
-        retry=False,
         mandatory=True,
         timeout=_SECONDS_PER_STEP,
         confirm_timeout=_SECONDS_PER_STEP,

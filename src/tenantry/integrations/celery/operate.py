@@ -18,7 +18,7 @@ from tenantry.integrations.celery.keep import QuarantinedMessage
 from tenantry.propagation import HEADER, format_header
 
 _log = logging.getLogger("tenantry.celery")
-_PAGE: Final = 100
+_PAGE: Final = 100  # pragma: no mutate - a page of any size would do
 
 #: Properties that are arguments of a publish elsewhere, or would end the message before it runs.
 _NOT_SENT_AGAIN: Final = frozenset(
@@ -179,14 +179,12 @@ class Quarantine:
 
     def _send(self, entry: QuarantinedMessage, tenant_id: TenantId) -> None:
         properties = {k: v for k, v in entry.properties.items() if k not in _NOT_SENT_AGAIN}
-        exchange = entry.delivery_info.get("exchange") or ""
-        routing_key = entry.delivery_info.get("routing_key") or ""
         with keep.connected(self._app) as connection:
             keep.publish(
                 connection.channel(),
                 entry.body,
-                exchange,
-                routing_key,
+                entry.delivery_info.get("exchange", ""),
+                entry.delivery_info.get("routing_key", ""),
                 headers=_headers(self._edge, entry, tenant_id),
                 content_type=entry.content_type,
                 content_encoding=entry.content_encoding,
@@ -196,8 +194,6 @@ class Quarantine:
 
 class Listing(Iterator[QuarantinedMessage]):
     """Entries of a quarantine, read one by one; all at once where they are counted, indexed or compared."""
-
-    __hash__ = None  # type: ignore[assignment]
 
     def __init__(self, entries: Generator[QuarantinedMessage]) -> None:
         self._reading = entries
@@ -217,7 +213,7 @@ class Listing(Iterator[QuarantinedMessage]):
         return self._read()[index]
 
     def __eq__(self, other: object) -> bool:
-        return self._read() == (other._read() if isinstance(other, Listing) else other)
+        return self._read() == other
 
     def close(self) -> None:
         """Read no further, and let others see again what was held."""
@@ -237,7 +233,7 @@ def _headers(edge: Edge, entry: QuarantinedMessage, tenant_id: TenantId) -> dict
     nested = headers.get("headers")
     if isinstance(nested, dict) and HEADER in nested:
         headers["headers"] = {**nested, HEADER: text}
-    if headers.get("expires") is not None:
+    if "expires" in headers:
         # The operator wants it run, however long it lay here.
         headers["expires"] = None
     stamps = headers.get("stamps")
@@ -266,7 +262,7 @@ class _Shelf(Protocol):
 
 
 def _shelf_of(connection: Any, channel: Any, name: str) -> _Shelf:
-    if connection.transport.driver_type == "redis" and hasattr(channel, "pool"):
+    if connection.transport.driver_type == "redis":
         return _RedisShelf(channel, name)
     return _HoldingShelf(channel, name)
 
@@ -283,7 +279,7 @@ class _RedisShelf:
 
     def entries(self) -> Iterator[tuple[Any, QuarantinedMessage]]:
         last = -1
-        while page := self._client.lrange(self._key, last - _PAGE + 1, last):
+        while page := self._client.lrange(self._key, last - _PAGE, last):
             for raw in reversed(page):
                 entry = self._read(raw)
                 if entry is not None:
