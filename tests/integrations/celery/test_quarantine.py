@@ -383,3 +383,16 @@ def test_garbage_in_a_list_of_redis_is_left_alone(new_wire, redis_url) -> None:
         operator.discard(operator.list()[0].id, reason="because")
         assert client.lrange(name, 1, -1) == garbage
         client.delete(name)
+
+
+def test_long_listing_can_be_handled_to_its_end(new_wire) -> None:
+    """Elsewhere than on Redis it holds what it has read, and remembers the last of them."""
+    wire = new_wire()
+    install(wire.app, quarantine=f"kept-{wire.queue}")
+    for number in range(105):
+        kept(wire, f"t{number}")
+    operator = quarantine(wire.app)
+    for entry in operator.list():
+        if int(entry.task_id[1:]) % 10 == 4:
+            operator.discard(entry.id, reason="because")
+    assert len(operator.list()) == 94
