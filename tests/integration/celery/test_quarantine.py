@@ -24,19 +24,55 @@ def app(rabbitmq_url):
     app.close()
 
 
-def test_replay_into_a_queue_that_is_gone_is_an_error_and_removes_nothing(app) -> None:
+@pytest.fixture
+def kept(app):
+    """Put entries into the quarantine: ``kept("t1", "t2")``; their queues are gone."""
+
+    def put(*task_ids) -> list[keep.QuarantinedMessage]:
+        entries = [
+            keep.QuarantinedMessage(
+                f"id-{task_id}",
+                task_id,
+                "needs",
+                "acme",
+                "because",
+                "w1@host",
+                datetime.now(UTC),
+                b"[[], {}, {}]",
+                "application/json",
+                "utf-8",
+                {"task": "needs", "id": task_id},
+                {},
+                {"exchange": "", "routing_key": f"gone-{uuid.uuid4().hex}"},
+            )
+            for task_id in task_ids
+        ]
+        with closing(keep.Line(app)) as line:
+            for depth, entry in enumerate(entries, 1):
+                assert line.put(quarantine(app)._edge.quarantine, entry) == depth
+        return entries
+
+    return put
+
+
+def test_replay_into_a_queue_that_is_gone_is_an_error_and_removes_nothing(app, kept) -> None:
     """The broker would drop the message in silence, and its entry is all that there is of it."""
-    entry = keep.QuarantinedMessage(
-        "e1", "t1", "needs", "acme", "because", "w1@host", datetime.now(UTC), b"[[], {}, {}]",
-        "application/json", "utf-8", {"task": "needs", "id": "t1"}, {},
-        {"exchange": "", "routing_key": f"gone-{uuid.uuid4().hex}"},
-    )  # fmt: skip
-    operator = quarantine(app)
-    with closing(keep.Line(app)) as line:
-        assert line.put(operator._edge.quarantine, entry) == 1
+    entries = kept("t1")
     with pytest.raises(Exception, match="NO_ROUTE"):
-        operator.replay("e1", tenant_id="acme")
-    assert operator.list() == [entry]
+        quarantine(app).replay("id-t1", tenant_id="acme")
+    assert quarantine(app).list() == entries
+
+
+def test_what_is_discarded_stays_away_and_the_rest_comes_back(app, kept) -> None:
+    """By itself and in the middle of a listing, which holds messages that nobody else sees meanwhile."""
+    first, second, third, fourth = kept("t1", "t2", "t3", "t4")
+    operator = quarantine(app)
+    operator.discard(first.id, reason="because")
+    assert operator.list() == [second, third, fourth]
+    for entry in operator.list():
+        if entry == third:
+            operator.discard(entry.id, reason="because")
+    assert operator.list() == [second, fourth]
 
 
 def test_entries_are_confirmed_before_their_message_is_acknowledged(app) -> None:
