@@ -20,6 +20,7 @@ from tenantry import (
 )
 from tenantry.context import unit_of_work
 from tenantry.integrations.celery import install, uninstall
+from tenantry.integrations.celery.publish import _ids_in
 from tenantry.propagation import extract, format_header
 
 NEEDY = {
@@ -344,6 +345,13 @@ def test_header_of_the_caller_in_another_spelling_is_refused(wire) -> None:
     with tenant_scope("acme"), pytest.raises(MalformedTenantHeaderError, match="spelled 'Tenantry'"):
         wire.free.apply_async(headers={"Tenantry": "v1;acme"})
     assert wire.messages() == []
+
+
+def test_ids_are_read_of_signatures_that_other_clients_wrote() -> None:
+    """What another language leaves out comes as null; a task that went well must still be followed."""
+    written = {"task": "a", "kwargs": None, "options": None, "args": None}
+    group_of = {"task": "celery.group", "kwargs": {"tasks": [{"options": {"task_id": "t"}, "kwargs": None}]}}
+    assert _ids_in([written, None, [written, group_of]]) == {"t"}
 
 
 def test_body_that_names_another_tenant_than_its_chord_is_a_conflict(wire) -> None:

@@ -167,10 +167,11 @@ def _ids_in(roots: list[Any]) -> set[str]:
         if isinstance(part, (list, tuple)):
             left.extend(part)
         elif isinstance(part, Mapping):
-            options = part.get("options", {})
-            found.update(str(options[key]) for key in ("task_id", "group_id") if options.get(key))
-            kwargs = part.get("kwargs", {})
-            left.extend(kwargs.get(name) for name in ("tasks", "header", "body"))
+            options, kwargs = part.get("options"), part.get("kwargs")
+            if isinstance(options, Mapping):
+                found.update(str(options[key]) for key in ("task_id", "group_id") if options.get(key))
+            if isinstance(kwargs, Mapping):
+                left.extend(kwargs.get(name) for name in ("tasks", "header", "body"))
     return found
 
 
@@ -195,12 +196,14 @@ def checked_chord(original: Callable[..., Any]) -> Callable[..., Any]:
     """Wrap ``chord.run``, which is handed header and body; both are checked before the unlock leaves."""
 
     @wraps(original)
-    def run(self: Any, header: Any, body: Any, *args: Any, **options: Any) -> Any:
-        app = _app_of(self)
-        if edge_of(app) is None:
-            return original(self, header, body, *args, **options)
-        with _checked(app, self, {**self.options, **options}, {"header": header, "body": body}):
-            return original(self, header, body, *args, **options)
+    def run(
+        self: Any, header: Any, body: Any, partial_args: Any, app: Any = None, *args: Any, **options: Any
+    ) -> Any:
+        publishing = app or _app_of(self)
+        if edge_of(publishing) is None:
+            return original(self, header, body, partial_args, app, *args, **options)
+        with _checked(publishing, self, {**self.options, **options}, {"header": header, "body": body}):
+            return original(self, header, body, partial_args, app, *args, **options)
 
     return run
 
