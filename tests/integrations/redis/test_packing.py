@@ -116,6 +116,8 @@ def test_hiredis_packs_utf8_whatever_the_client_says() -> None:
     guarded = packing(guard(redis.Redis(encoding="utf-16-le")))
     with tenant_scope("acme"):
         assert guarded("GET", "acme:1") == hiredis.pack_command(("GET", "acme:1"))
+        careful = ("SET", b"acme:1", "\xe9")
+        assert guarded(*careful) == hiredis.pack_command(careful)
         with pytest.raises(CrossTenantError, match="GET"):
             guarded("GET", "acme:1".encode("utf-16-le"))
 
@@ -167,8 +169,9 @@ def test_python_packer_judges_one_key_by_itself(key) -> None:
         assert b"".join(packer.pack("GET", "acme:1")) == b"*2\r\n$3\r\nGET\r\n$6\r\nacme:1\r\n"
         with pytest.raises(CrossTenantError, match="argument 1"):
             packer.pack("GET", key)
-    with pytest.raises(NoTenantError, match="GET"):
-        packer.pack("GET", "acme:1")
+    for nobodys in ("acme:1", "None:1"):
+        with pytest.raises(NoTenantError, match="GET"):
+            packer.pack("GET", nobodys)
 
 
 @pytest.mark.parametrize(
@@ -179,6 +182,25 @@ def test_python_packer_leaves_the_rest_to_the_verdict(words: tuple[Any, ...]) ->
     packer = _python_packer()
     with tenant_scope("acme"), pytest.raises((TenancyError, redis.DataError), match=r"refused|known|Invalid"):
         packer.pack(*words)
+
+
+class Lying(str):
+    """Text that encodes itself as a command on another tenant's key."""
+
+    __slots__ = ()
+
+    def encode(self, *args: Any) -> bytes:
+        return b"DEL globex:1"
+
+
+@pytest.mark.parametrize("name", CLIENTS)
+def test_name_that_lies_is_packed_by_its_underlying_value(name: str) -> None:
+    """The Python packer asks a name to encode itself, and splits what comes out."""
+    guarded = packing(guard(CLIENTS[name]()))
+    with tenant_scope("acme"):
+        assert guarded(Lying("GET"), "acme:1") == guarded("GET", "acme:1")
+        with pytest.raises(redis.DataError, match="Invalid input of type: 'list'"):
+            guarded(["GET"], "acme:1")
 
 
 async def test_whoever_runs_is_somebody() -> None:
