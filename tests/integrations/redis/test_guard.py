@@ -109,6 +109,37 @@ def test_declared_commands_are_of_one_client(client: Any, server: Any) -> None:
             client.execute_command("MYMOD.GET", "acme:1")
 
 
+async def test_connection_class_that_greets_the_server_may(server: Any, plain: Any) -> None:
+    """What a class of its own sends while it connects is the client's own; nothing else is."""
+
+    class Greeting(plain.connection_pool.connection_class):  # type: ignore[misc]
+        def connect(self) -> None:
+            super().connect()
+            self.send_command("CLIENT", "SETNAME", "greeted")
+            self.read_response()
+
+    later = fakeredis.FakeAsyncRedis(server=server)
+
+    class AsyncGreeting(later.connection_pool.connection_class):  # type: ignore[misc]
+        async def connect(self) -> None:
+            await super().connect()
+            await self.send_command("CLIENT", "SETNAME", "greeted")
+            await self.read_response()
+
+    for client, kind in ((fakeredis.FakeRedis(server=server), Greeting), (later, AsyncGreeting)):
+        client.connection_pool.connection_class = kind
+        guard(client)
+        connection = client.connection_pool.make_connection()
+        greeted = connection.connect()
+        if greeted is not None:
+            await greeted
+        with pytest.raises(NoTenantError, match="CLIENT SETNAME"):
+            sent = connection.send_command("CLIENT", "SETNAME", "x")
+            if sent is not None:
+                await sent
+    await later.aclose()
+
+
 def test_declaration_wins_over_what_is_known(server: Any, plain: Any) -> None:
     """At the call, in a pipeline and on the connection: a server may have another command of that name."""
     client = guard(fakeredis.FakeRedis(server=server))

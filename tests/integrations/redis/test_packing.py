@@ -122,6 +122,38 @@ def test_hiredis_packs_utf8_whatever_the_client_says() -> None:
             guarded("GET", "acme:1".encode("utf-16-le"))
 
 
+class OwnPacker:
+    """Packs in a way of its own."""
+
+    def pack(self, *args: Any) -> list[bytes]:
+        return [b"own ", b" ".join(arg if isinstance(arg, bytes) else arg.encode() for arg in args)]
+
+
+class OwnConnection(redis.asyncio.Connection):
+    """The same for asyncio, where the connection packs."""
+
+    def pack_command(self, *args: Any) -> list[bytes]:
+        return OwnPacker().pack(*args)
+
+
+@pytest.mark.parametrize(
+    "pool",
+    [
+        lambda: redis.ConnectionPool(command_packer=OwnPacker()),
+        lambda: redis.asyncio.ConnectionPool(connection_class=OwnConnection),
+    ],
+)
+def test_packer_of_its_own_packs_what_was_judged(pool: Any) -> None:
+    """Whatever it makes of it, it is still asked, and asked for nothing that is foreign."""
+    found = pool()
+    kind = redis.asyncio.Redis if isinstance(found, redis.asyncio.ConnectionPool) else redis.Redis
+    guarded = packing(guard(kind(connection_pool=found)))
+    with tenant_scope("acme"):
+        assert guarded("GET", "acme:1") == guarded("GET", b"acme:1") == b"own GET acme:1"
+        with pytest.raises(CrossTenantError, match="GET"):
+            guarded("GET", "globex:1")
+
+
 class Streaming(StreamingCredentialProvider):
     """Renews its token now and then."""
 
