@@ -111,12 +111,13 @@ def test_declared_commands_are_of_one_client(client: Any, server: Any) -> None:
 
 async def test_connection_class_that_greets_the_server_may(server: Any, plain: Any) -> None:
     """What a class of its own sends while it connects is the client's own; nothing else is."""
+    greetings: list[bytes] = []
 
     class Greeting(plain.connection_pool.connection_class):  # type: ignore[misc]
         def connect(self) -> None:
             super().connect()
             self.send_command("CLIENT", "SETNAME", "greeted")
-            self.read_response()
+            greetings.append(self.read_response())
 
     later = fakeredis.FakeAsyncRedis(server=server)
 
@@ -124,7 +125,7 @@ async def test_connection_class_that_greets_the_server_may(server: Any, plain: A
         async def connect(self) -> None:
             await super().connect()
             await self.send_command("CLIENT", "SETNAME", "greeted")
-            await self.read_response()
+            greetings.append(await self.read_response())
 
     for client, kind in ((fakeredis.FakeRedis(server=server), Greeting), (later, AsyncGreeting)):
         client.connection_pool.connection_class = kind
@@ -137,7 +138,34 @@ async def test_connection_class_that_greets_the_server_may(server: Any, plain: A
             sent = connection.send_command("CLIENT", "SETNAME", "x")
             if sent is not None:
                 await sent
+    assert greetings == [b"OK", b"OK"]
     await later.aclose()
+
+
+class AsyncUntracked(redis.asyncio.ConnectionPool):
+    """Makes connections by itself, and keeps no list."""
+
+    async def get_connection(self, *args: Any, **kwargs: Any) -> Any:
+        connection = self.connection_class(**self.connection_kwargs)
+        await connection.connect()
+        return connection
+
+    async def release(self, connection: Any) -> None:
+        await connection.disconnect()
+
+
+async def test_asyncio_pool_with_a_way_of_its_own_is_guarded(server: Any, plain: Any) -> None:
+    """What it hands out is guarded, wherever it got it from."""
+    stock = fakeredis.FakeAsyncRedis(server=server).connection_pool
+    pool = AsyncUntracked(connection_class=stock.connection_class, server=server)
+    client = guard(redis.asyncio.Redis(connection_pool=pool))
+    with tenant_scope("acme"):
+        assert await client.get("acme:1") == b"a"
+        connection = await pool.get_connection()
+        with pytest.raises(CrossTenantError, match="GET"):
+            await connection.send_command("GET", "globex:1")
+        await connection.disconnect()
+    await client.aclose()
 
 
 def test_declaration_wins_over_what_is_known(server: Any, plain: Any) -> None:

@@ -54,6 +54,18 @@ async def test_lock_acts_for_its_tenant_when_none_is_active(pair: tuple[Any, Any
     assert await settled(plain.get("acme:lock")) is None
 
 
+async def test_lock_made_under_a_tenant_is_acquired_for_it(pair: tuple[Any, Any]) -> None:
+    """By whoever has no tenant; another one is told whose lock it is, not whose key."""
+    client, plain = pair
+    with tenant_scope("acme"):
+        lock = client.lock("acme:lock")
+    with tenant_scope("globex"), pytest.raises(CrossTenantError, match="lock belongs to another tenant"):
+        await settled(lock.acquire())
+    assert await settled(lock.acquire())
+    assert await settled(plain.get("acme:lock"))
+    await settled(lock.release())
+
+
 async def test_lock_made_under_none_becomes_that_of_acquire(pair: tuple[Any, Any]) -> None:
     """Locks made at import belong to the first tenant that gets them."""
     client, _ = pair
@@ -212,5 +224,8 @@ async def test_lock_that_was_not_got_belongs_to_nobody_yet(pair: tuple[Any, Any]
     lock = client.lock("acme:lock", blocking=False)
     with tenant_scope("acme"):
         assert not await settled(lock.acquire())
+        assert await settled(lock.locked())
+    with pytest.raises(NoTenantError, match="SET"):
+        await settled(lock.acquire())
     with tenant_scope("globex"), pytest.raises(CrossTenantError, match="SET, argument 1"):
         await settled(lock.acquire())

@@ -298,6 +298,19 @@ def test_interrupt_between_two_replies_leaves_none_to_the_next_caller(
     assert node.run([]) == []
 
 
+def test_connection_that_was_given_back_is_not_used_again(client: Client, failing: Client) -> None:
+    """The next one who gets it from the pool reads its own replies only."""
+    node = Node(failing)
+    assert node.run([(b"ECHO", b"x")]) == [b"x"]
+    with node.holding():
+        assert node.run([(b"ECHO", b"x")]) == [b"x"]
+    connection = failing.connection_pool.get_connection()
+    with pytest.raises(redis.ConnectionError, match="Too many connections"):
+        node.run([(b"ECHO", b"x")])
+    failing.connection_pool.release(connection)
+    assert node.run([(b"ECHO", b"x")]) == [b"x"]
+
+
 @pytest.mark.parametrize("operation", ["usage", "purge", "export"])
 def test_tenants_go_on_after_a_lost_connection(client: Client, failing: Client, operation: str) -> None:
     """Reading and removing may be asked for twice, as often as the client is set up to."""

@@ -86,7 +86,7 @@ def _acting(lock: Any, policy: Policy, command: str) -> Iterator[None]:
 
 def _noted(lock: Any, policy: Policy, command: str, result: Any) -> Any:
     """A lock that was made under no tenant becomes that of the one that acquires it."""
-    if command == "SET" and result and getattr(lock, "_tenantry_owner", None) is None:
+    if command == "SET" and result:
         _remember(lock, policy)
     return result
 
