@@ -68,7 +68,12 @@ if _env("PROBE_LOG_FORMAT"):
 if _env("PROBE_START_METHOD"):
     app.conf.worker_pool_start_method = _env("PROBE_START_METHOD")
 if _env("PROBE_VISIBILITY"):
-    app.conf.broker_transport_options = {"visibility_timeout": int(_env("PROBE_VISIBILITY"))}
+    # And look for what is due every second; by default kombu looks every hundred.
+    app.conf.broker_transport_options = {
+        "visibility_timeout": int(_env("PROBE_VISIBILITY")),
+        "unacked_restore_interval": 1,
+        "unacked_restore_throttle": 1,
+    }
 
 if _env("PROBE_HOLD"):
     # Seconds instead of a minute, so that a test can wait for the end.
