@@ -153,6 +153,34 @@ def test_tenants_report_progress_and_are_frozen(client: Client, operation: str) 
     assert json.dumps(dataclasses.asdict(last))
 
 
+@pytest.mark.parametrize(
+    "kind",
+    [
+        tenants.Report,
+        tenants.UsageReport,
+        tenants.PurgeReport,
+        tenants.ExportReport,
+        tenants.ImportReport,
+        tenants.AuditReport,
+        Entry,
+    ],
+)
+def test_reports_and_entries_are_values(kind: type[Any]) -> None:
+    """Nobody changes one, or adds to it; equal ones are the same to a set."""
+    options = {"key": b"acme:1", "type": "string", "pttl": -1, "dump": b""} if kind is Entry else {"keys": 3}
+    value = kind(**options)
+    for field in dataclasses.fields(value):
+        with pytest.raises(dataclasses.FrozenInstanceError, match=field.name):
+            setattr(value, field.name, None)
+    assert not hasattr(value, "__dict__")
+    assert {value, kind(**options)} == {value}
+    if kind is not Entry:
+        assert value == dataclasses.replace(kind(), keys=3)
+        assert not any(dataclasses.asdict(kind()).values())
+        with pytest.raises(TypeError, match="positional"):
+            kind(3)
+
+
 @pytest.mark.parametrize("operation", ["usage", "purge", "export"])
 @pytest.mark.parametrize("error", [RuntimeError("stop"), KeyboardInterrupt()])
 def test_tenants_stop_when_progress_raises_and_can_run_again(
@@ -535,6 +563,15 @@ def test_export_keeps_the_old_file_when_it_fails(client: Client, tmp_path: Path)
     ):
         tenants.export(nowhere, "acme", path)
     assert path.read_text() == "yesterday"
+
+    def fail(report: tenants.Report) -> None:
+        assert path.read_text() == "yesterday"
+        raise RuntimeError("disk on fire")
+
+    with pytest.raises(RuntimeError, match="disk on fire"):
+        tenants.export(client, "acme", path, on_progress=fail)
+    assert path.read_text() == "yesterday"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_export_dry_run_writes_no_file(client: Client, tmp_path: Path) -> None:
