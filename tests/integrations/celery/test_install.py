@@ -156,6 +156,37 @@ def test_custom_call_and_base_run_bound(app) -> None:
     assert seen == ["acme", "globex", "acme"]
 
 
+@pytest.mark.parametrize("early", [True, False])
+def test_what_a_body_leaves_open_never_reaches_its_later_phases(app, early) -> None:
+    """Whether the task was there before the edge or came after it."""
+    seen = []
+    if not early:
+        install(app)
+
+    class Later(app.Task):
+        abstract = True
+
+        def on_success(self, *_):
+            seen.append(current_tenant_or_none())
+
+    @app.task(name="leaves", base=Later, lazy=False, shared=False)
+    def leaves():
+        tenant_scope("globex", switch=True).__enter__()
+
+    if early:
+        install(app)
+    with tenant_scope("acme"):
+        leaves.apply()
+    assert seen == ["acme"]
+    assert type(leaves).bind(app) is app
+
+
+def test_smallest_alarm_is_the_first_message(app) -> None:
+    """A depth counts the new one."""
+    install(app, quarantine_alarm=1)
+    assert quarantine(app)._edge.quarantine_alarm == 1
+
+
 def test_install_twice_is_once(app) -> None:
     """The options are the later ones; nothing is wrapped twice."""
     install(app)

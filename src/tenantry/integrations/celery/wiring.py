@@ -81,7 +81,6 @@ def uninstall(app: Any) -> None:
     Raises:
         TypeError: ``app`` is no Celery application.
     """
-    app = real(app)
     if not isinstance(app, Celery):
         raise TypeError(f"uninstall(app) takes a Celery application, not {type(app).__name__}")
     with _lock:
