@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import inspect
 import logging
+import os
 import pickle
+import subprocess
+import sys
 import uuid
 from datetime import UTC, datetime
 from unittest.mock import ANY
@@ -364,6 +367,27 @@ def test_unpickled_copy_is_installed_with_the_same_options(app) -> None:
     with pytest.raises(NoTenantError):
         copy.send_task("x")
     copy.close()
+
+
+def test_unpickled_copy_is_all_that_a_new_process_needs(app) -> None:
+    """Celery's classes are as they come from the package there."""
+    install(app)
+    code = """
+import pickle, sys
+app = pickle.load(sys.stdin.buffer)
+@app.task(name="x", shared=False)
+def x(): return "ran"
+try: print(x.apply().get())
+except Exception as error: print(type(error).__name__)
+"""
+    child = subprocess.run(
+        [sys.executable, "-c", code],
+        input=pickle.dumps(app),
+        capture_output=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert child.stdout.decode().split() == ["NoTenantError"]
 
 
 def test_secret_keys_are_shown_nowhere(app) -> None:
