@@ -157,10 +157,14 @@ def test_replay_of_another_tenants_message_needs_force(shell) -> None:
     assert shell.left() == ["id-t2"]
 
 
-@pytest.mark.parametrize(("answer", "status", "left"), [(b"y\n", 0, 1), (b"n\n", 1, 2)])
-def test_discard_asks_on_a_terminal(shell, answer, status, left) -> None:
+@pytest.mark.parametrize(
+    ("more", "answer", "status", "left"),
+    [([], b"y\n", 0, 1), ([], b"n\n", 1, 2), (["--yes"], b"n\n", 0, 1)],
+    ids=["yes", "no", "unasked"],
+)
+def test_discard_asks_on_a_terminal(shell, more, answer, status, left) -> None:
     """A no leaves everything as it is."""
-    words = ["discard", "id-t1", "--reason", "a test", "--app", f"{shell.name}:app"]
+    words = ["discard", "id-t1", "--reason", "a test", *more, "--app", f"{shell.name}:app"]
     code = f"import sys; from tenantry.cli import main; sys.argv[1:] = {['quarantine', *words]!r}; main()"
     terminal, inside = pty.openpty()
     with subprocess.Popen(
@@ -174,7 +178,7 @@ def test_discard_asks_on_a_terminal(shell, answer, status, left) -> None:
     os.close(inside)
     os.close(terminal)
     assert asked.returncode == status, said
-    assert b"Discard id-t1" in said
+    assert (b"Discard id-t1" in said) == (not more)
     assert len(shell.left()) == left
 
 
@@ -208,7 +212,17 @@ def test_unknown_id(shell, words) -> None:
 )
 def test_application_that_cannot_be_found(shell, app) -> None:
     """A wrong call."""
-    assert shell("list", app=app or " ").exit_code == 2
+    done = shell("list", app=app or " ")
+    assert done.exit_code == 2
+    if not all(app.partition(":")[::2]):
+        assert "name it as module:attribute" in done.stderr
+
+
+def test_without_kombu_the_rest_of_the_command_line_works(shell, monkeypatch) -> None:
+    """What is missing is said by the edge itself."""
+    monkeypatch.setitem(sys.modules, "kombu.exceptions", None)
+    assert shell("show", "id-t1").exit_code == 0
+    assert shell("show", "nope").exit_code == 3
 
 
 def test_application_without_tenantry(shell) -> None:

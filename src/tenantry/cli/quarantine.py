@@ -27,11 +27,9 @@ quarantine_app = typer.Typer(
 
 AppOption = Annotated[
     str,
-    typer.Option(
-        "--app", "-A", metavar="MODULE:ATTRIBUTE", help="The Celery application.", show_default=False
-    ),
+    typer.Option("--app", "-A", metavar="MODULE:ATTRIBUTE", help="The Celery application."),
 ]
-IdArgument = Annotated[str, typer.Argument(metavar="ID", help="The entry's id.", show_default=False)]
+IdArgument = Annotated[str, typer.Argument(metavar="ID", help="The entry's id.")]
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Write entries as JSON, one a line, bodies in base64.")
 ]
@@ -70,9 +68,7 @@ def show(entry_id: IdArgument, app: AppOption, as_json: JsonOption = False) -> N
 def replay(
     entry_id: IdArgument,
     app: AppOption,
-    tenant: Annotated[
-        str, typer.Option("--tenant", metavar="TENANT", help="Whose task it is.", show_default=False)
-    ],
+    tenant: Annotated[str, typer.Option("--tenant", metavar="TENANT", help="Whose task it is.")],
     force: Annotated[bool, typer.Option("--force", help="Even though it claims another tenant.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -85,9 +81,7 @@ def replay(
 def discard(
     entry_id: IdArgument,
     app: AppOption,
-    reason: Annotated[
-        str, typer.Option("--reason", metavar="TEXT", help="Why it may be lost; logged.", show_default=False)
-    ],
+    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why it may be lost; logged.")],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -131,8 +125,8 @@ def _quarantine(path: str) -> Quarantine:
 
 def _application(path: str) -> Any:
     """Import what ``--app`` names, with the working directory on the import path, as Celery does."""
-    module_name, separator, attribute = path.partition(":")
-    if not (module_name and separator and attribute):
+    module_name, _, attribute = path.partition(":")
+    if not (module_name and attribute):
         raise typer.BadParameter("name it as module:attribute", param_hint="--app")
     if os.getcwd() not in sys.path:  # noqa: PTH109 - sys.path holds texts
         sys.path.insert(0, os.getcwd())  # noqa: PTH109
@@ -141,7 +135,7 @@ def _application(path: str) -> Any:
         for name in attribute.split("."):
             found = getattr(found, name)
     except ModuleNotFoundError as error:
-        if error.name is None or not (module_name == error.name or module_name.startswith(f"{error.name}.")):
+        if not (module_name == error.name or module_name.startswith(f"{error.name}.")):
             raise
         raise typer.BadParameter(f"there is no module {module_name!r}", param_hint="--app") from error
     except AttributeError as error:
