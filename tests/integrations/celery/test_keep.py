@@ -97,15 +97,23 @@ def test_line_stays_open_and_is_opened_anew(wire, entry) -> None:
     assert line._connection is None
 
 
-def test_line_that_cannot_be_opened_says_so_each_time(wire, entry) -> None:
-    """And works when the broker is back."""
+def test_line_that_cannot_be_opened_says_so_each_time(wire, entry, monkeypatch) -> None:
+    """After one attempt, since a worker waits for it; and works when the broker is back."""
+    attempts, connect = [], Connection.ensure_connection
+
+    def counted(self, **options):
+        attempts.append(self)
+        return connect(self, **options)
+
     line, name = keep.Line(wire.app), f"kept-{wire.queue}"
     line.put(name, entry)
     line.close()
     wire.app.conf.broker_write_url = "amqp://guest:guest@127.0.0.1:1//"
+    monkeypatch.setattr(Connection, "ensure_connection", counted)
     for _ in range(2):
         with pytest.raises(OperationalError, match="does not answer"):
             line.put(name, entry)
+    assert len(attempts) == 2
     wire.app.conf.broker_write_url = "memory://"
     assert line.put(name, entry) == 2
     line.close()

@@ -66,6 +66,7 @@ NEEDY = {
     "map_in_group": lambda w: group(w.free.s(), w.needs.map([1])).delay(),
     "unreadable_builtin": lambda w: w.app.send_task("celery.map", (7, [])),
     "map_of_another_option": lambda w: w.app.send_task("celery.map", (w.needs.s().set(tenant="acme"), [1])),
+    "unreadable_list": lambda w: w.app.send_task("celery.map", ([w.free.s()], [1])),
     "unreadable_name": lambda w: w.app.send_task("celery.map", ({"task": ["x"]}, [])),
     "unreadable_name_in_group": lambda w: w.app.send_task("celery.group", ([{"task": ["x"]}],)),
     "unreadable_member": lambda w: w.app.send_task("celery.chain", (["free", 7],)),
@@ -135,6 +136,13 @@ def test_celerys_own_task_needs_what_is_inside(wire, name, shape) -> None:
     assert wire.messages() == []
 
 
+def test_options_of_what_is_called_inside_count_for_nothing_where_there_is_no_tenant(wire) -> None:
+    """It is called where ``celery.map`` runs; nobody publishes it."""
+    one = wire.free.s().set(headers={"tenantry": "v1;globex"}, tenant="acme")
+    wire.app.send_task("celery.map", (one, [1]))
+    assert wire.headers() == [None]
+
+
 @pytest.mark.parametrize("name", ["celery.accumulate", "celery.backend_cleanup"])
 def test_celerys_own_task_with_nothing_inside_needs_no_tenant(wire, name) -> None:
     """It runs nobody's code."""
@@ -197,6 +205,7 @@ def test_declarations_are_evaluated_only_where_they_have_to_be() -> None:
         by_hand.send_task("somewhere.else")
     with without_tenant(reason="a test"):
         by_hand.send_task("somewhere.else")
+    assert not by_hand.finalized
     for made in (app, by_hand):
         uninstall(made)
         made.close()

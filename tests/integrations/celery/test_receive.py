@@ -291,6 +291,25 @@ def test_map_under_a_tenant_runs_as_its_task_declares(wire, receive, name, tenan
     assert wire.app.AsyncResult("t1").get() == [tenant, tenant]
 
 
+def test_unlock_of_a_chord_publishes_its_body_under_the_tenant(new_wire, tmp_path) -> None:
+    """Whatever the body declares, since it travels with every message."""
+    wire = new_wire({"backend": f"file://{tmp_path}"})
+    receive = Receiver(wire)
+    for body in (wire.free, wire.maybe, wire.needs):
+        with tenant_scope("acme"):
+            chord([wire.maybe.s(), wire.free.s()], body.s()).delay()
+        unlock, *members = wire.messages()
+        for sent in members:
+            sent.accept = {"application/json"}
+            receive(sent)
+        args, kwargs, _ = json.loads(unlock.body)
+        request = {**unlock.headers, "delivery_info": {}}
+        trace_task(wire.app.tasks["celery.chord_unlock"], request["id"], args, kwargs, request, app=wire.app)
+        assert [(m.headers["task"], m.headers["tenantry"]) for m in wire.messages()] == [
+            (body.name, "v1;acme")
+        ]
+
+
 def test_undecodable_body_is_celerys(receive, seen) -> None:
     """It rejects it, as without us."""
     from tenantry.integrations.celery.message import UndecodableError

@@ -77,15 +77,15 @@ class RunningTask:
         name: str,
         tenant_id: TenantId | None,
         *,
+        follows: Mapping[str, Any],
         bound: bool = True,
-        follows: Mapping[str, Any] | None = None,
         in_body: bool = False,
     ) -> None:
         self.task_id = task_id
         self.name = name
         self.tenant_id = tenant_id
         self.bound = bound
-        self.follows = follows or {}
+        self.follows = follows
         self.in_body = in_body
 
     @property

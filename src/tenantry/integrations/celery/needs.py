@@ -84,9 +84,7 @@ def inside(name: str, args: Any, kwargs: Any) -> Iterator[Any]:
 def _argument(parameter: str, position: int, args: Any, kwargs: Any) -> Any:
     if isinstance(kwargs, Mapping) and parameter in kwargs:
         return kwargs[parameter]
-    if isinstance(args, (list, tuple)) and len(args) > position:
-        return args[position]
-    raise UnreadableError
+    return args[position] if isinstance(args, (list, tuple)) and len(args) > position else None
 
 
 def many(value: Any) -> Sequence[Any]:

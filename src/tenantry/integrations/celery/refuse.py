@@ -230,7 +230,7 @@ def tell_waiters(refused: Refused) -> None:
     task_id = refused.entry.task_id
     if refused.edge.secret_keys is not None or task_id is None:
         return
-    running = RunningTask(task_id, refused.entry.task, None)
+    running = RunningTask(task_id, refused.entry.task, None, follows={})
     try:
         with unit_of_work(None, unit=running):
             context = _context(refused, task_id)
