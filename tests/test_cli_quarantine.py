@@ -208,7 +208,9 @@ def test_unknown_id(shell, words) -> None:
 
 
 @pytest.mark.parametrize(
-    "app", ["", "celery", "nowhere_to_be_found:app", "celery:nothing", ":app", "celery:"], ids=repr
+    "app",
+    ["", "celery", "nowhere_to_be_found:app", "nowhere_to_be.found:app", "celery:nothing", ":app", "celery:"],
+    ids=repr,
 )
 def test_application_that_cannot_be_found(shell, app) -> None:
     """A wrong call."""

@@ -16,7 +16,7 @@ import pytest
 import redis
 from kombu import Producer
 
-from tenantry.integrations.celery import quarantine
+from tenantry.integrations.celery import quarantine, refuse
 from tests import services
 
 HERE = Path(__file__).parent
@@ -89,6 +89,7 @@ class Rig:
 def _load_probe(env: dict[str, str]) -> ModuleType:
     """Import the probe application once more, under this environment."""
     before = {name: os.environ.get(name) for name in env}
+    hold, probe = refuse.HOLD_AT_MOST, refuse.PROBE_EVERY
     os.environ.update(env)
     try:
         # Named as the worker imports it, since task names come from it; not in sys.modules, since there are several.
@@ -96,6 +97,8 @@ def _load_probe(env: dict[str, str]) -> ModuleType:
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
     finally:
+        # What it shortens is meant for the worker's process, and other tests run in this one.
+        refuse.HOLD_AT_MOST, refuse.PROBE_EVERY = hold, probe
         for key, value in before.items():
             os.environ.pop(key) if value is None else os.environ.update({key: value})
     return module

@@ -65,6 +65,7 @@ def test_replay_into_a_queue_that_is_gone_is_an_error_and_removes_nothing(app, k
 
 def test_what_is_discarded_stays_away_and_the_rest_comes_back(app, kept) -> None:
     """By itself and in the middle of a listing, which holds messages that nobody else sees meanwhile."""
+    assert quarantine(app).list() == []  # of a queue that nobody has declared yet
     first, second, third, fourth = kept("t1", "t2", "t3", "t4")
     operator = quarantine(app)
     operator.discard(first.id, reason="because")

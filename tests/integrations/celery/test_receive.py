@@ -683,6 +683,26 @@ def test_instances_of_one_class_are_tasks_of_their_own(wire, receive) -> None:
     ]
 
 
+def test_class_that_inherits_a_static_body_is_a_task_of_its_own(wire, receive) -> None:
+    """With a name and a tenancy of its own, though nothing of it is handed to the body."""
+    ran = []
+
+    class Static(Task):
+        name = "static"
+        run = staticmethod(lambda: ran.append(current_tenant_or_none()))
+
+    class Heir(Static):
+        name = "heir"
+        tenancy = "optional"
+
+    for task in (Static, Heir):
+        wire.app.register_task(task())
+    receive(message("heir"))
+    receive(message("heir", headers=ACME))
+    receive(message("static", headers=ACME))
+    assert ran == [None, "acme", "acme"]
+
+
 def test_scope_hook_is_entered_once_for_what_a_task_does_in_its_process(wire, receive) -> None:
     """Its body is a part of that, and not another time."""
     entered = []

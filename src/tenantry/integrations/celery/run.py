@@ -93,7 +93,7 @@ def bind_bodies(task_class: Any) -> None:
 def unbind_bodies(task_class: Any) -> None:
     """Take :func:`bind_bodies` back."""
     for name in ("run", "__call__"):
-        mark = getattr(_plain(vars(task_class).get(name)), _BODY, None)
+        mark = getattr(vars(task_class).get(name), _BODY, None)
         if mark is not None:
             if mark[2]:
                 setattr(task_class, name, mark[1])
@@ -103,7 +103,7 @@ def unbind_bodies(task_class: Any) -> None:
 
 def _wrap(task_class: Any, name: str) -> None:
     raw = inspect.getattr_static(task_class, name)
-    mark = getattr(_plain(raw), _BODY, None)
+    mark = getattr(raw, _BODY, None)
     if mark is not None and mark[0] is task_class:
         return
     bound: Any
@@ -112,12 +112,8 @@ def _wrap(task_class: Any, name: str) -> None:
     else:
         # Called through the class as it is: a static or class method, a partial, or an object with __call__.
         bound = staticmethod(_body(getattr(task_class, name), task_class))
-    setattr(_plain(bound), _BODY, (task_class, raw, name in vars(task_class)))
+    setattr(bound, _BODY, (task_class, raw, name in vars(task_class)))
     setattr(task_class, name, bound)
-
-
-def _plain(attribute: Any) -> Any:
-    return attribute.__func__ if isinstance(attribute, staticmethod) else attribute
 
 
 def _body(function: Callable[..., Any], task_class: Any) -> Callable[..., Any]:
