@@ -170,7 +170,7 @@ def test_connections_are_closed_when_the_command_is_done(client: redis.Redis, ur
         other.ping()
         raise ZeroDivisionError
     services.wait_until(lambda: client.info("clients")["connected_clients"] == before, "the server to see it")
-    assert not [found for found in pool._available_connections if found.is_connected]
+    assert not [found for found in pool._available_connections if found._sock is not None]
 
 
 # --- purge ----------------------------------------------------------------------------------------

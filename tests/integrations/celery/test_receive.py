@@ -12,6 +12,7 @@ from uuid import UUID
 import pytest
 from celery import Celery, Task, chain, chord, group, signals
 from celery.app.trace import trace_task
+from celery.backends.base import Backend
 from celery.exceptions import Ignore
 
 from tenantry import (
@@ -435,10 +436,11 @@ FOLLOWING = {
     "errback": lambda _, fails, __, errback: fails.on_error(errback),
     "errback_in_group": lambda goes, fails, _, errback: group(goes, fails.on_error(errback)),
     "errback_of_body": lambda goes, fails, needs, errback: chord([goes, fails], needs.on_error(errback)),
-    "errback_in_body": lambda goes, fails, needs, errback: chord(
-        [goes, fails], group(needs.on_error(errback), needs)
-    ),
 }
+if hasattr(Backend, "_handle_group_chord_error"):  # before, Celery asked for no errbacks inside such a body
+    FOLLOWING["errback_in_body"] = lambda goes, fails, needs, errback: chord(
+        [goes, fails], group(needs.on_error(errback), needs)
+    )
 
 
 @pytest.mark.parametrize("called", [False, True], ids=["published", "called"])
@@ -778,7 +780,8 @@ def test_errback_that_is_called_runs_as_it_declares(wire, receive, headers) -> N
     if headers:
         assert ran == [("none", None), ("optional", "acme"), ("required", "acme")]
     else:
-        assert ran == [("none", None), ("optional", None)]
+        # Celery 5.4 calls the others once more after one that fails.
+        assert list(dict.fromkeys(ran)) == [("none", None), ("optional", None)]
 
 
 @pytest.mark.parametrize("headers", [None, ["task"], 5])

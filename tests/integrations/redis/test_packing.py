@@ -57,7 +57,6 @@ def packing(client: Any) -> Callable[..., bytes]:
         ("SET", "acme:1", "\xe9"),
         ("SET", "acme:1", b"\xff", "EX", 5),
         ("SET", "acme:1", 1.5),
-        ("SET", "acme:1", bytearray(b"x")),
         pytest.param(("SET", memoryview(b"acme:1"), "x" * 10_000), id="a view and a long text"),
         ("MGET", "acme:1", "acme:2"),
         ("EVALSHA", "sha", 1, "acme:1", "globex:1"),
