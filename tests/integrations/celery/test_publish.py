@@ -650,6 +650,17 @@ def test_chord_without_native_join_publishes_no_unlock(new_wire, tmp_path, path)
     assert wire.messages() == []
 
 
+def test_chord_is_checked_for_the_application_that_it_is_run_with(new_wire, tmp_path) -> None:
+    """Which publishes its unlock, whatever application its signatures were made for."""
+    wire = new_wire({"backend": f"file://{tmp_path}"})
+    other = Celery("other", broker="memory://", backend="cache+memory://", set_as_current=False)
+    free, needs = signature("free", app=other), signature("needs", app=other)
+    with pytest.raises(NoTenantError):
+        chord([free], free, app=other).run(group(free, needs, app=other), free, (), wire.app)
+    assert wire.messages() == []
+    other.close()
+
+
 def test_option_of_a_chord_names_the_tenant_of_its_unlock(new_wire, tmp_path) -> None:
     """Celery publishes it without the options of the chord."""
     wire = new_wire({"backend": f"file://{tmp_path}"})
