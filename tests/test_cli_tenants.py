@@ -60,16 +60,22 @@ def test_usage_tells_people_and_programs(client: redis.Redis, url: str) -> None:
     """A line and a table for people, one JSON object for programs."""
     client.hset("acme:h", mapping={"a": "1"})
     client.rpush("acme:a-list", "x")
+    client.zadd("acme:b", {"x": 1})
+    client.sadd("acme:c", "x")
+    client.xadd("acme:d", {"x": "y"})
     result = invoke(url, "usage", "acme")
     assert result.exit_code == 0
-    assert result.stdout.startswith("acme: 4 keys, ")
+    assert result.stdout.startswith("acme: 7 keys, ")
     assert result.stdout.splitlines()[1:] == [
         "  string             2",
         "  hash               1",
         "  list               1",
+        "  set                1",
+        "  stream             1",
+        "  zset               1",
     ]
     assert result.stderr == ""
-    client.delete("acme:a-list")
+    client.delete("acme:a-list", "acme:b", "acme:c", "acme:d")
     found = report(invoke(url, "usage", "acme", "--json"))
     assert (found["operation"], found["tenant"], found["keys"]) == ("usage", "acme", 3)
     assert found["by_type"] == {"string": 2, "hash": 1}
@@ -443,6 +449,15 @@ def test_layout_is_chosen_by_option_or_environment(client: redis.Redis, url: str
         done = subprocess.run([*words, *more], capture_output=True, timeout=60, env=env)
         assert json.loads(done.stdout)["keys"] == 3
     assert invoke(url, "usage", "acme", "--layout", "round").exit_code == 2
+
+
+@pytest.mark.usefixtures("fresh_layout")
+def test_plain_layout_may_be_named(client: redis.Redis, url: str) -> None:
+    """Though it is what there is anyway."""
+    client.set("{acme}:1", "x")
+    result = invoke(url, "usage", "acme", "--layout", "plain")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout.startswith("acme: 2 keys, ")
 
 
 def test_interrupt_is_exit_status_130(client: redis.Redis, url: str) -> None:

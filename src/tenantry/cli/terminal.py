@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from enum import IntEnum
+from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
 import typer
@@ -95,20 +96,18 @@ class Step:
     """The moving line of one command; silent where stderr is no terminal."""
 
     def __init__(self, bar: Progress | None, label: str, total: int | None) -> None:
-        self._bar = bar
-        self._label = label
+        self._show = partial(bar.update, bar.add_task(label, total=total, note="")) if bar else None
         self._total = total
-        self._task = bar.add_task(label, total=total, note="") if bar else None
         self._done = 0
 
     def advance(self, amount: int, note: str) -> None:
         """Move on by ``amount`` of the total and show ``note``; begin anew at the end of the total."""
-        if self._bar is None or self._task is None:
+        if self._show is None:
             return
         self._done += amount
         if self._total is not None and self._done > self._total:
             self._done = min(amount, self._total)
-        self._bar.update(self._task, completed=self._done, note=note)
+        self._show(completed=self._done, note=note)
 
 
 @contextlib.contextmanager
