@@ -33,6 +33,7 @@ PARTS = {
     "web": (90, f"tests/web tests/test_resolvers.py {ASGI} {WSGI}", "web integrations/wsgi.py"),
     "asgi": (90, ASGI, "integrations/asgi.py"),
     "django": (90, "tests/integrations/test_django.py", "integrations/django.py"),
+    "celery": (90, CELERY, "integrations/celery cli/quarantine.py"),
     "fastapi": (90, "tests/integrations/test_fastapi.py", "integrations/fastapi.py"),
     "flask": (90, "tests/integrations/test_flask.py", "integrations/flask.py"),
 }
