@@ -16,7 +16,9 @@ pytestmark = [
 
 ROOT = Path(__file__).parent.parent
 CELERY = "tests/integrations/celery tests/test_cli_quarantine.py"
-REDIS = "tests/integrations/redis"
+REDIS = " ".join(
+    f"tests/integrations/redis/test_{part}.py" for part in ("verdict", "quick", "encoding", "packing")
+)
 ASGI, WSGI = "tests/integrations/test_asgi.py", "tests/integrations/test_wsgi.py"
 #: Part: the least share that has to be noticed, in per cent; the tests; the files under src/tenantry.
 PARTS = {
@@ -34,6 +36,11 @@ PARTS = {
     "asgi": (90, ASGI, "integrations/asgi.py"),
     "django": (90, "tests/integrations/test_django.py", "integrations/django.py"),
     "celery": (90, CELERY, "integrations/celery cli/quarantine.py"),
+    "verdict": (
+        95,
+        f"{REDIS} tests/integrations/redis/test_commands.py::test_every_command_of_the_table_has_a_rule",
+        " ".join(f"integrations/redis/{file}.py" for file in ("rules", "verdict", "quick", "encoding")),
+    ),
     "fastapi": (90, "tests/integrations/test_fastapi.py", "integrations/fastapi.py"),
     "flask": (90, "tests/integrations/test_flask.py", "integrations/flask.py"),
 }
