@@ -675,6 +675,36 @@ def test_async_generator_that_is_left_behind_is_ended_under_its_tenant(bind, run
     assert FINAL == ["acme"]
 
 
+@pytest.mark.parametrize("collecting", ["globex", None])
+def test_async_generator_in_a_cycle_is_ended_under_its_tenant_whoever_collects_it(collecting):
+    """A collection may begin anywhere, in another tenant's request for one."""
+
+    async def steps(holder):
+        try:
+            yield active()
+            yield holder
+        finally:
+            FINAL.append(active())
+            await asyncio.sleep(0)
+            FINAL.append(active())
+
+    async def main():
+        holder = []
+        bound = tenant_scope("acme")(steps)(holder)
+        holder.append(bound)
+        await anext(bound)
+        del bound, holder
+        with unit_of_work(collecting):
+            gc.collect()
+            seen = list(FINAL)
+        for _ in range(5):
+            await asyncio.sleep(0)
+        return seen
+
+    assert asyncio.run(main()) == []
+    assert FINAL == ["acme", "acme"]
+
+
 def test_event_loop_sees_one_async_generator_begin():
     """It closes what it has seen, side by side."""
     seen = []

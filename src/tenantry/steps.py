@@ -230,20 +230,25 @@ def _generator_function(
 
 
 def _unseen(asend: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Return what takes the first step of an async generator unseen by the event loop.
+    """Return what takes the first step of an async generator so that the one around it alone ends it.
 
-    Else the loop would close it beside the one around it, when it shuts down: outside the scope, or twice.
+    Else the event loop would close both, side by side, when it shuts down, and outside the scope. With no
+    finaliser at all, a garbage collection would close the inner one, under whatever tenant it runs in.
     """
 
     def first(argument: Any) -> Any:
         hooks = sys.get_asyncgen_hooks()
-        sys.set_asyncgen_hooks(None, None)
+        sys.set_asyncgen_hooks(firstiter=None, finalizer=_leave_open)
         try:
             return asend(argument)
         finally:
             sys.set_asyncgen_hooks(*hooks)
 
     return first
+
+
+def _leave_open(generator: AsyncGenerator[Any, Any]) -> None:
+    """Finalise nothing: what is around ``generator`` closes it."""
 
 
 def _async_generator_function(
