@@ -293,8 +293,10 @@ def test_uninstall_leaves_no_bodies_in_classes(app) -> None:
 
         @classmethod
         def run(cls, *args):
-            assert cls is OfClass
-            return current_tenant_or_none(), args
+            return current_tenant_or_none(), (*args, cls.name)
+
+    class SubOfClass(OfClass):
+        name = "sub_of_class"
 
     class Calls:
         def __call__(self, *args):
@@ -304,16 +306,17 @@ def test_uninstall_leaves_no_bodies_in_classes(app) -> None:
         name = "of_object"
         run = Calls()
 
-    classes = [Base, Sub, Static, OfClass, OfObject]
+    classes = [Base, Sub, Static, OfObject, OfClass, SubOfClass]
     before = [(dict(vars(c)).get("run"), "__call__" in vars(c)) for c in classes]
     tasks = [app.register_task(c()) for c in classes]
     install(app)
     with tenant_scope("acme"):
         found = [task.apply((2,)).get() for task in tasks]
-    assert found == [("acme", (2,))] * 4 + [("acme", (1, 2))]
+    assert found[:4] == [("acme", (2,))] * 3 + [("acme", (1, 2))]
+    assert found[4:] == [("acme", (2, "of_class")), ("acme", (2, "sub_of_class"))]
     uninstall(app)
     assert [(dict(vars(c)).get("run"), "__call__" in vars(c)) for c in classes] == before
-    assert [task.apply((2,)).get()[0] for task in tasks] == [None] * 5
+    assert [task.apply((2,)).get()[0] for task in tasks] == [None] * 6
 
 
 def test_uninstall_restores_an_attribute_that_was_there(app) -> None:

@@ -85,7 +85,8 @@ def _failed(task: Any, uuid: str, request: Any, error: BaseException) -> Any:
 
 def bind_bodies(task_class: Any) -> None:
     """Wrap what runs as the body of ``task_class``: its ``run``, and its own ``__call__`` if it has one."""
-    _wrap(task_class, "run")
+    if inspect.getattr_static(task_class, "run") is not inspect.getattr_static(Task, "run"):
+        _wrap(task_class, "run")
     if inspect.getattr_static(task_class, "__call__") is not inspect.getattr_static(Task, "__call__"):
         _wrap(task_class, "__call__")
 
@@ -93,8 +94,8 @@ def bind_bodies(task_class: Any) -> None:
 def unbind_bodies(task_class: Any) -> None:
     """Take :func:`bind_bodies` back."""
     for name in ("run", "__call__"):
-        mark = getattr(vars(task_class).get(name), _BODY, None)
-        if mark is not None:
+        mark = getattr(_plain(vars(task_class).get(name)), _BODY, None)
+        if mark is not None and mark[0] is task_class:
             if mark[2]:
                 setattr(task_class, name, mark[1])
             else:
@@ -103,17 +104,27 @@ def unbind_bodies(task_class: Any) -> None:
 
 def _wrap(task_class: Any, name: str) -> None:
     raw = inspect.getattr_static(task_class, name)
-    mark = getattr(raw, _BODY, None)
-    if mark is not None and mark[0] is task_class:
-        return
+    mark = getattr(_plain(raw), _BODY, None)
+    if mark is not None:
+        if mark[0] is task_class:
+            return
+        raw = mark[1]
     bound: Any
-    if inspect.isfunction(raw):
+    if isinstance(raw, staticmethod):
+        bound = staticmethod(_body(raw.__func__, task_class))
+    elif isinstance(raw, classmethod):
+        bound = classmethod(_body(raw.__func__, task_class))
+    elif inspect.isfunction(raw):
         bound = _body(raw, task_class)
     else:
-        # Called through the class as it is: a static or class method, a partial, or an object with __call__.
+        # Called through the class as it is: a partial, or an object with __call__.
         bound = staticmethod(_body(getattr(task_class, name), task_class))
-    setattr(bound, _BODY, (task_class, raw, name in vars(task_class)))
+    setattr(_plain(bound), _BODY, (task_class, raw, name in vars(task_class)))
     setattr(task_class, name, bound)
+
+
+def _plain(attribute: Any) -> Any:
+    return attribute.__func__ if isinstance(attribute, (staticmethod, classmethod)) else attribute
 
 
 def _body(function: Callable[..., Any], task_class: Any) -> Callable[..., Any]:
