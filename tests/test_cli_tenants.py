@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import redis
+from redis.sentinel import SentinelManagedConnection
 from typer.testing import CliRunner, Result
 
 from tenantry.cli import app, tenants
@@ -132,17 +133,21 @@ def test_server_is_named_without_its_password(server: Server, shown: str) -> Non
     ("url", "address", "has_tls"),
     [
         ("redis://s1:7/2", ("s1", 7), False),
-        ("redis://", ("127.0.0.1", 26379), False),
-        ("rediss://s1", ("s1", 26379), True),
+        ("redis://?socket_timeout=3", ("127.0.0.1", 26379), False),
+        ("rediss://:pw@s1?ssl_cert_reqs=none", ("s1", 26379), True),
     ],
 )
 def test_url_with_sentinel_names_the_sentinel(url: str, address: tuple[str, int], has_tls: bool) -> None:
-    """And everything but the address is for the primary too; nothing is asked yet."""
+    """Everything but the address is for the primary, and what makes a connection for both; nothing is asked."""
     with Server(url, sentinel="primary").connected() as found:
         pool = found.connection_pool
         (sentinel,) = pool.sentinel_manager.sentinels
     asked = sentinel.connection_pool.connection_kwargs
-    assert (asked["host"], asked["port"]) == address
+    assert (asked["host"], asked["port"], asked.get("password")) == (*address, None)
+    assert (asked.get("socket_timeout") == 3) == ("socket" in url)
+    assert asked.get("ssl_cert_reqs") == ("none" if has_tls else None)
+    assert issubclass(sentinel.connection_pool.connection_class, redis.SSLConnection) == has_tls
+    assert issubclass(pool.connection_class, SentinelManagedConnection)
     assert pool.service_name == "primary"
     assert pool.connection_kwargs.get("db", 0) == (2 if url.endswith("/2") else 0)
     assert issubclass(pool.connection_class, redis.SSLConnection) == has_tls
@@ -326,8 +331,12 @@ def test_export_asks_before_it_replaces_a_file(client: redis.Redis, url: str, tm
     assert len(file.read_text().splitlines()) == 4
 
 
-def test_export_and_import_through_pipes(client: redis.Redis, url: str) -> None:
-    """``-`` is stdout and stdin; nothing else is written to stdout."""
+def test_export_and_import_through_pipes(
+    client: redis.Redis, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``-`` is stdout and stdin, also where a file is called so; nothing else is written to stdout."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "-").write_text("a file")
     result = invoke(url, "export", "acme", "-")
     assert result.exit_code == 0
     assert len(result.stdout.splitlines()) == 4
@@ -394,6 +403,9 @@ def test_audit_lists_orphans(client: redis.Redis, url: str) -> None:
     assert set(result.stdout.splitlines()) == {"orphan", r"new\nline", r"\xfe"}
     assert result.stderr == "3 keys of nobody among 6\n"
     lines = [json.loads(line) for line in invoke(url, "audit", "--json").stdout.splitlines()]
+    shown = invoke(url, "audit", FORCE_COLOR="1", TERM="xterm").stderr
+    assert "Looking" in shown
+    assert "3" in shown.partition("Looking")[2]
     assert {"key": "new\nline"} in lines
     assert {"key_base64": "/g=="} in lines
     assert (lines[-1]["operation"], lines[-1]["keys"], lines[-1]["scanned"]) == ("audit", 3, 6)

@@ -298,7 +298,9 @@ class Server:
         where = (options.pop("host", "127.0.0.1"), options.pop("port", 26379))
         if options.pop("connection_class", None):
             options["ssl"] = True
-        known = Sentinel([where], **options)  # type: ignore[no-untyped-call]
+        # The sentinel is spoken to as the primary is, but for its password and database.
+        asked = {name: value for name, value in options.items() if name.startswith(("socket_", "ssl"))}
+        known = Sentinel([where], sentinel_kwargs=asked, **options)  # type: ignore[no-untyped-call]
         primary: redis.Redis = known.master_for(self.sentinel)  # type: ignore[no-untyped-call]
         return primary
 
