@@ -663,28 +663,35 @@ async def test_waiting_on_the_loop_that_has_to_finish_is_an_error() -> None:
     assert await leader == "record"
 
 
-def test_interrupted_leader_takes_nobody_along() -> None:
-    """What is no ``Exception`` leaves through the thread that led; who waited leads next."""
-    started, release = threading.Event(), threading.Event()
-    calls: list[str] = []
+class Interrupt(BaseException):
+    """What is no ``Exception``."""
 
-    class Interrupt(BaseException):
-        pass
 
-    def fn(tenant_id: str) -> str:
-        calls.append(tenant_id)
-        if len(calls) == 1:
-            started.set()
-            assert release.wait(10)
+class InterruptedOnce:
+    """A function whose first call is interrupted once it is released."""
+
+    def __init__(self) -> None:
+        self.started, self.release = threading.Event(), threading.Event()
+        self.calls: list[str] = []
+
+    def __call__(self, tenant_id: str) -> str:
+        self.calls.append(tenant_id)
+        if len(self.calls) == 1:
+            self.started.set()
+            assert self.release.wait(10)
             raise Interrupt
         return "record"
 
+
+def test_interrupted_leader_takes_nobody_along() -> None:
+    """What is no ``Exception`` leaves through the thread that led; who waited leads next."""
+    fn = InterruptedOnce()
     lookup = Lookup(fn)
     with ThreadPoolExecutor(2) as pool:
         leader = pool.submit(lookup.get, "acme")
-        assert started.wait(10)
+        assert fn.started.wait(10)
         follower = pool.submit(lookup.get, "acme")
-        release.set()
+        fn.release.set()
         with pytest.raises(Interrupt):
             leader.result(10)
         assert follower.result(10) == "record"
@@ -692,31 +699,18 @@ def test_interrupted_leader_takes_nobody_along() -> None:
 
 async def test_interrupted_leader_leaves_the_loops_that_wait_to_lead() -> None:
     """A request on an event loop that waited for a thread asks by itself then."""
-    started, release = threading.Event(), threading.Event()
-    calls: list[str] = []
-
-    class Interrupt(BaseException):
-        pass
-
-    def fn(tenant_id: str) -> str:
-        calls.append(tenant_id)
-        if len(calls) == 1:
-            started.set()
-            assert release.wait(10)
-            raise Interrupt
-        return "record"
-
+    fn = InterruptedOnce()
     lookup = Lookup(fn)
     with ThreadPoolExecutor(1) as pool:
         leader = pool.submit(lookup.get, "acme")
-        assert await asyncio.to_thread(started.wait, 10)
+        assert await asyncio.to_thread(fn.started.wait, 10)
         follower = asyncio.create_task(lookup.aget("acme"))
         await asyncio.sleep(0)
-        release.set()
+        fn.release.set()
         with pytest.raises(Interrupt):
             await asyncio.wrap_future(leader)
         assert await follower == "record"
-    assert calls == ["acme", "acme"]
+    assert fn.calls == ["acme", "acme"]
 
 
 @pytest.mark.timeout(20)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import os
 import subprocess
 import sys
-import tarfile
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +16,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests import services
+from tests.upstream.sources import unpacked
 
 pytestmark = [pytest.mark.deep, pytest.mark.timeout(5400)]
 
@@ -30,18 +29,7 @@ MEANT = ("test_canvas.py::test_chord::test_generator",)
 @pytest.fixture(scope="session")
 def suite(request: pytest.FixtureRequest) -> Path:
     """The integration tests of the Celery that is installed, from its source distribution."""
-    version = importlib.metadata.version("celery")
-    folder = Path(request.config.cache.mkdir("upstream"))  # type: ignore[union-attr]
-    unpacked = folder / f"celery-{version}"
-    if not unpacked.exists():
-        words = ["download", "--quiet", "--no-deps", "--no-binary", "celery", f"celery=={version}"]
-        subprocess.run([sys.executable, "-m", "pip", *words, "--dest", str(folder)], check=True)
-        (archive,) = folder.glob(f"celery-{version}.tar.gz")
-        with tarfile.open(archive) as tar:
-            # Not the package beside it, which would be imported in the place of the installed one.
-            wanted = [m for m in tar if m.name.split("/")[1:2] in (["t"], ["pyproject.toml"])]
-            tar.extractall(folder, wanted, filter="data")
-    return unpacked
+    return unpacked(request.config, "celery", "t", "pyproject.toml")
 
 
 def run(suite: Path, *, tenanted: bool, tests: Sequence[str], report: Path) -> dict[str, dict[str, str]]:

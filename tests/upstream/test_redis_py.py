@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import os
 import subprocess
 import sys
-import tarfile
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests import services
+from tests.upstream.sources import unpacked
 
 pytestmark = [pytest.mark.deep, pytest.mark.timeout(3600)]
 
@@ -49,18 +48,7 @@ MEANT = {
 @pytest.fixture(scope="session")
 def suite(request: pytest.FixtureRequest) -> Path:
     """The suite of the redis-py that is installed, from its source distribution."""
-    version = importlib.metadata.version("redis")
-    folder = Path(request.config.cache.mkdir("upstream"))  # type: ignore[union-attr]
-    unpacked = folder / f"redis-{version}"
-    if not unpacked.exists():
-        words = ["download", "--quiet", "--no-deps", "--no-binary", "redis", f"redis=={version}"]
-        subprocess.run([sys.executable, "-m", "pip", *words, "--dest", str(folder)], check=True)
-        (archive,) = folder.glob(f"redis-{version}.tar.gz")
-        with tarfile.open(archive) as tar:
-            # Not the package beside it, which would be imported in the place of the installed one.
-            wanted = [m for m in tar.getmembers() if m.name.split("/")[1] in ("tests", "pyproject.toml")]
-            tar.extractall(folder, wanted, filter="data")
-    return unpacked
+    return unpacked(request.config, "redis", "tests", "pyproject.toml")
 
 
 def run(suite: Path, way: str, paths: list[str], report: Path) -> dict[str, Any]:

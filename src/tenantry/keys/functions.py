@@ -103,7 +103,23 @@ class _Builder:
         self.schema = schema
         self.finished = _memory.new_table()
         self.is_turn = cycle((False,) * (_ONE_IN - 1) + (True,)).__next__
-        self.namespace: dict[str, Any] = {}
+        self.namespace: dict[str, Any] = {
+            "_tenantry_KeyError": KeyError,
+            "_tenantry_UnicodeEncodeError": UnicodeEncodeError,
+            "_tenantry_after": "",
+            "_tenantry_before": "",
+            "_tenantry_build": self.build,
+            "_tenantry_finished": self.finished,
+            "_tenantry_is_turn": self.is_turn,
+            "_tenantry_len": len,
+            "_tenantry_longest": MAX_BYTES,
+            "_tenantry_marks": None,
+            "_tenantry_remember": _memory.remember,
+            "_tenantry_screen": _SCREEN,
+            "_tenantry_state": get_state,
+            "_tenantry_str": str,
+            "_tenantry_type": type,
+        }
 
     def build(self, tenant: str | None, values: tuple[object, ...]) -> str:
         """Build a key from parts of any kind; the only place that raises."""
@@ -216,23 +232,6 @@ def _compiled(schema: Schema, function: FunctionType) -> FunctionType:
     )
     owned = "{_tenantry_before}{_tenantry_tenant}{_tenantry_after}" + template
     namespace = builder.namespace
-    namespace |= {
-        "_tenantry_KeyError": KeyError,
-        "_tenantry_UnicodeEncodeError": UnicodeEncodeError,
-        "_tenantry_after": "",
-        "_tenantry_before": "",
-        "_tenantry_build": builder.build,
-        "_tenantry_finished": builder.finished,
-        "_tenantry_is_turn": builder.is_turn,
-        "_tenantry_len": len,
-        "_tenantry_longest": MAX_BYTES,
-        "_tenantry_marks": None,
-        "_tenantry_remember": _memory.remember,
-        "_tenantry_screen": _SCREEN,
-        "_tenantry_state": get_state,
-        "_tenantry_str": str,
-        "_tenantry_type": type,
-    }
     source = _SOURCE.format(
         parameters=_parameters(schema, function, namespace),
         parts_are_text=" and ".join(f"_tenantry_type({name}) is _tenantry_str" for name in names) or "True",

@@ -12,12 +12,12 @@ import pytest
 import redis
 import redis.asyncio
 from redis.cache import CacheConfig
-from redis.credentials import StreamingCredentialProvider
 
 from tenantry import NoTenantError, current_tenant_or_none, tenant_scope
 from tenantry.errors import CrossTenantError, TenancyError
 from tenantry.integrations.redis import guard
 from tests import services
+from tests.contracts.redis_credentials import Streaming
 from tests.integration.redis.conftest import ASYNC, PATHS, SYNC, World, settled
 
 
@@ -452,28 +452,6 @@ def test_another_encoding_is_judged_by_what_it_sends(world: World, plain: redis.
     wide.close()
     assert plain.get("acme:1") == b"a"
     assert plain.get("acme:2") == "a".encode("utf-16")
-
-
-class Streaming(StreamingCredentialProvider):
-    """Renews its token now and then, from a thread of its own."""
-
-    def __init__(self) -> None:
-        self.renew: Any = None
-
-    def on_next(self, callback: Any) -> None:
-        self.renew = callback
-
-    def on_error(self, callback: Any) -> None:
-        pass
-
-    def is_streaming(self) -> bool:
-        return True
-
-    def get_credentials(self) -> tuple[str, str]:
-        return "default", "pw"
-
-    async def get_credentials_async(self) -> tuple[str, str]:
-        return "default", "pw"
 
 
 class Token:

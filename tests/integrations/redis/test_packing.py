@@ -14,11 +14,11 @@ pytest.importorskip("redis")
 import redis
 import redis.asyncio
 from redis.connection import PythonRespSerializer
-from redis.credentials import StreamingCredentialProvider
 
 from tenantry import CrossTenantError, NoTenantError, TenancyError, tenant_scope
 from tenantry.integrations.redis import guard
 from tenantry.integrations.redis.packing import Window, this_task, this_thread
+from tests.contracts.redis_credentials import Streaming
 
 
 def _python(encoding: str = "utf-8") -> Any:
@@ -151,22 +151,6 @@ def test_packer_of_its_own_packs_what_was_judged(pool: Any) -> None:
         assert guarded("GET", "acme:1") == guarded("GET", b"acme:1") == b"own GET acme:1"
         with pytest.raises(CrossTenantError, match="GET"):
             guarded("GET", "globex:1")
-
-
-class Streaming(StreamingCredentialProvider):
-    """Renews its token now and then."""
-
-    def on_next(self, callback: Any) -> None:
-        pass
-
-    def on_error(self, callback: Any) -> None:
-        pass
-
-    def is_streaming(self) -> bool:
-        return True
-
-    def get_credentials(self) -> tuple[str, str]:
-        return "default", "pw"
 
 
 @pytest.mark.parametrize("kind", [redis.Redis, redis.asyncio.Redis])
