@@ -705,6 +705,66 @@ def test_async_generator_in_a_cycle_is_ended_under_its_tenant_whoever_collects_i
     assert FINAL == ["acme", "acme"]
 
 
+@BINDERS
+@pytest.mark.parametrize("collecting", ["globex", None])
+def test_async_generator_that_no_loop_knows_leaves_nothing_entered_where_it_is_dropped(
+    bind, collecting, monkeypatch
+):
+    """The interpreter closes it, and drops it where it has to wait."""
+    ignored = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda what: ignored.append(str(what.exc_value)))
+
+    async def steps():
+        try:
+            yield active()
+        finally:
+            FINAL.append(active())
+            try:
+                await asyncio.sleep(0)
+            finally:
+                FINAL.append(active())
+
+    loop = asyncio.new_event_loop()
+    bound = bind(steps)()
+    assert loop.run_until_complete(anext(bound)) == "acme"
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    loop.close()
+    with unit_of_work(collecting):
+        del bound
+        assert active() == collecting
+    assert ignored == ["async generator ignored GeneratorExit"]
+    assert FINAL == ["acme", "acme"]
+
+
+@BINDERS
+def test_async_generator_is_cancelled_while_it_ends(bind):
+    """What is thrown where its finaliser waits arrives there, under its tenant."""
+
+    async def steps():
+        try:
+            yield
+        finally:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                FINAL.append(active())
+                await asyncio.sleep(0)
+                FINAL.append(active())
+                raise
+
+    async def main():
+        bound = bind(steps)()
+        await anext(bound)
+        ending = asyncio.ensure_future(bound.aclose())
+        await asyncio.sleep(0)
+        ending.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await ending
+
+    asyncio.run(main())
+    assert FINAL == ["acme", "acme"]
+
+
 def test_event_loop_sees_one_async_generator_begin():
     """It closes what it has seen, side by side."""
     seen = []

@@ -10,7 +10,7 @@ import functools
 import sys
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from contextlib import AbstractContextManager, suppress
-from types import AsyncGeneratorType, CoroutineType, FunctionType, GeneratorType, MethodType
+from types import AsyncGeneratorType, CoroutineType, FunctionType, GeneratorType, MethodType, coroutine
 from typing import Any, TypeAlias, TypeVar, cast
 
 __all__ = ["CO_ASYNC_GENERATOR", "CO_GENERATOR", "bound_to", "bound_to_function"]
@@ -251,6 +251,28 @@ def _leave_open(generator: AsyncGenerator[Any, Any]) -> None:
     """Finalise nothing: what is around ``generator`` closes it."""
 
 
+@coroutine
+def _closed(inner: AsyncGenerator[Any, Any], final: Step) -> Generator[Any, Any, None]:
+    """Close ``inner``, each step of it inside ``final()``.
+
+    The interpreter may close what no event loop knows, in whatever context it collects it, and drops it where
+    it has to wait: nothing may be left entered there.
+    """
+    closing: Any = inner.aclose()
+    advance, argument = closing.send, None
+    while True:
+        with final():
+            try:
+                signal = advance(argument)
+            except StopIteration:
+                return
+        try:
+            argument = yield signal
+            advance = closing.send
+        except BaseException as error:  # noqa: BLE001 - a cancellation is what is closed's to answer
+            advance, argument = closing.throw, error
+
+
 def _async_generator_function(
     function: Callable[..., Any],
     step: Step,
@@ -265,9 +287,9 @@ def _async_generator_function(
         on_call()
         inner = function(*args, **kwargs)
         advance, argument, item = _unseen(inner.asend), None, None
-        stands = is_begun
+        stands, is_left = is_begun, False
         try:
-            while True:
+            while not is_left:
                 if not stands:
                     with step():
                         try:
@@ -279,12 +301,15 @@ def _async_generator_function(
                     argument = yield item
                     advance = inner.asend
                 except GeneratorExit:
-                    raise
+                    is_left = True
                 except BaseException as error:  # noqa: BLE001 - what the consumer throws is the generator's
                     advance, argument = inner.athrow, error
+            # No longer in the handler: what is dropped there is in a cycle with its own traceback, and a garbage
+            # collection would end the generator inside before what closes it.
+            await _closed(inner, final)
+            raise GeneratorExit
         finally:
             if inner.ag_frame is not None:
-                with final():
-                    await inner.aclose()
+                await _closed(inner, final)
 
     return async_generator_function
