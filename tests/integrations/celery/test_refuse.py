@@ -196,6 +196,26 @@ def test_held_message_is_kept_once_when_the_quarantine_is_back(receive, lines) -
     assert len(entries(receive)) == 3
 
 
+def test_message_that_was_not_kept_is_held_whatever_else_is_kept_meanwhile(receive, monkeypatch) -> None:
+    """Where the timer has a thread of its own, another message may find the quarantine while a log line is written."""
+    out_of_reach(receive)
+    receive(message())
+    receive(message(headers={"id": "t2"}))
+
+    def meanwhile(*_: object) -> None:
+        back(receive)
+        receive.consumer.tick()
+
+    monkeypatch.setattr(refuse._log, "error", meanwhile)
+    receive.consumer.tick()
+    assert [entry.task_id for entry in entries(receive)] == ["t2"]
+    assert receive.consumer.answers == ["ack"]
+    assert len(receive.consumer.later) == 1
+    receive.consumer.tick()
+    assert sorted(entry.task_id for entry in entries(receive)) == ["t1", "t2"]
+    assert receive.consumer.answers == ["ack", "ack"]
+
+
 def test_delays_grow_and_end_below_a_minute(receive) -> None:
     """Brokers end consumers that hold a message too long."""
     out_of_reach(receive)

@@ -103,10 +103,11 @@ class Keeper:
                 "the quarantine %r is out of reach: %r; holding message %s", refused.edge.quarantine, problem,
                 refused.entry.id,
             )  # fmt: skip
-        else:
-            self._unreachable = False
-            self._announce(refused, depth)
-        return not self._unreachable
+            # Not by what `_unreachable` says by now: a timer of another thread may have kept another message.
+            return False
+        self._unreachable = False
+        self._announce(refused, depth)
+        return True
 
     def _announce(self, refused: Refused, depth: int | None) -> None:
         entry = refused.entry
