@@ -787,6 +787,47 @@ async def tenant_of_the_end():
         FINAL.append(active())
 
 
+@BINDERS
+@pytest.mark.parametrize("is_asynchronous", [False, True])
+def test_generator_whose_scope_cannot_be_entered_again_is_ended_under_its_tenant(bind, is_asynchronous):
+    """Before the error arrives."""
+    refused = []
+
+    @contextlib.contextmanager
+    def hook(tenant_id):
+        if refused:
+            raise refused.pop()
+        yield
+
+    def steps():
+        try:
+            yield active()
+        finally:
+            FINAL.append(active())
+
+    async def main():
+        bound = bind(tenant_of_the_end)()
+        assert await anext(bound) == "acme"
+        refused.append(OSError("no connection"))
+        with pytest.raises(OSError, match="no connection"):
+            await anext(bound)
+        assert FINAL == ["acme"]
+
+    def main_sync():
+        bound = bind(steps)()
+        assert next(bound) == "acme"
+        refused.append(OSError("no connection"))
+        with pytest.raises(OSError, match="no connection"):
+            next(bound)
+        assert FINAL == ["acme"]
+
+    remove = add_scope_hook(hook)
+    try:
+        asyncio.run(main()) if is_asynchronous else main_sync()
+    finally:
+        remove()
+
+
 @pytest.mark.parametrize("is_asynchronous", [False, True])
 def test_finished_generator_is_not_entered_once_more(is_asynchronous):
     """Each step fires the hooks of its tenant once, and the end none."""
