@@ -102,6 +102,35 @@ def test_purge_finishes_what_a_stale_map_left(cluster: RedisCluster) -> None:
     assert (report.keys, report.remaining) == (61, 0)
 
 
+def forget_a_node(cluster: RedisCluster) -> None:
+    """Let a client know the cluster as it was before its last node joined."""
+    manager = cluster.nodes_manager
+    known = cluster.get_primaries()
+    manager.nodes_cache.pop(known[-1].name)
+    for slot, nodes in manager.slots_cache.items():
+        if nodes[0] == known[-1]:
+            manager.slots_cache[slot] = [known[0]]
+
+
+def test_operations_see_the_node_that_the_client_has_not_heard_of(cluster: RedisCluster) -> None:
+    """Nobody tells a client of a node that joined, until it asks for a key there."""
+    own = fill(cluster, count=60)
+    file = io.BytesIO()
+    forget_a_node(cluster)
+    assert tenants.usage(cluster, "acme").keys == 61
+    forget_a_node(cluster)
+    assert tenants.export(cluster, "acme", file).keys == 61
+    forget_a_node(cluster)
+    assert set(tenants.audit(cluster)) == {b"{acme}2:1", b"acme", b"%shared:x"}
+    forget_a_node(cluster)
+    report = tenants.purge(cluster, "acme")
+    assert (report.keys, report.passes, report.remaining) == (61, 2, 0)
+    assert not {key for key in names(cluster) if key.startswith(b"acme:")}
+    forget_a_node(cluster)
+    assert tenants.import_(cluster, io.BytesIO(file.getvalue())).keys == 61
+    assert dumps(cluster, own) == own
+
+
 def test_one_node_of_a_cluster_is_refused(
     cluster: RedisCluster, servers: tuple[services.Server, ...]
 ) -> None:
@@ -133,12 +162,19 @@ from redis.cluster import RedisCluster
 from tenantry import keys
 from tenantry.integrations.redis import acl_rules, service_acl_rules, tenants
 keys.use_layout("tagged")
+
+def forget(client):
+    # Believe what was true before every slot moved.
+    slots = client.nodes_manager.slots_cache
+    slots.update(dict(zip(slots, reversed(list(slots.values())))))
+    return client
+
 with RedisCluster(host="127.0.0.1", port=int(sys.argv[1])) as client:
     file = io.BytesIO()
     counts = [
-        tenants.usage(client, "acme").keys,
-        tenants.export(client, "acme", file).keys,
-        tenants.purge(client, "acme").keys,
+        tenants.usage(forget(client), "acme").keys,
+        tenants.export(forget(client), "acme", file).keys,
+        tenants.purge(forget(client), "acme").keys,
         tenants.import_(client, io.BytesIO(file.getvalue())).keys,
         tenants.import_(client, io.BytesIO(file.getvalue()), tenant_id="initech").keys,
         tenants.purge(client, "initech").remaining,

@@ -27,7 +27,7 @@ from redis.retry import Retry
 from tenantry import tenant_scope, without_tenant
 from tenantry.errors import InvalidTenantIdError, TenancyError
 from tenantry.integrations.redis import tenants
-from tenantry.integrations.redis.tenants import ExportFileError, operations
+from tenantry.integrations.redis.tenants import ExportFileError, operations, store
 from tenantry.integrations.redis.tenants.exportfile import Entry, Writer
 from tenantry.integrations.redis.tenants.store import Node, next_page
 from tenantry.keys import shared_key
@@ -807,8 +807,8 @@ def test_import_of_what_is_no_object_says_so(client: Client, line: bytes) -> Non
         (b'"acme:session:7"', b'"globex:session:7"', "does not belong to the tenant"),
         (b'"acme:session:7"', b'"acme2:session:7"', "does not belong to the tenant"),
         (b'"acme:session:7"', b'"%shared:x"', "does not belong to the tenant"),
-        (b'"acme:session:7"', b"7", "key is text, not 7"),
-        (b'"acme:session:7"', b'"acme:\\ud800"', "key is text"),
+        (b'"acme:session:7"', b"7", "key is not text"),
+        (b'"acme:session:7"', b'"acme:\\ud800"', "key is not text"),
         (b'"acme:session:7"', b'"acme:session:8"', "line 39: the file was changed"),
         (b'"tenantry": "export"', b'"tenantry": "x"', "line 1: this is no first line"),
         (b'"tenant": "acme"', b'"tenant": "globex"', "line 1: the prefix 'acme:' is not that of"),
@@ -825,7 +825,9 @@ def test_import_of_what_is_no_object_says_so(client: Client, line: bytes) -> Non
         (b'"type": "hash"', b'"type": 1', "type is text, not 1"),
         (b'"dump": "', b'"dump": "!', "dump is not base64"),
         (b'"dump": "', b'"dump": 7, "x": "', "dump is not base64"),
-        (b'"dump": "', b'"dmp": "', "line 39: the file was changed"),
+        (b'"dump": "', b'"dmp": "', "dump is empty"),
+        (b'"dump": "', b'"dump": "", "x": "', "dump is empty"),
+        (b'"pttl": -1', b'"pttl": 9223372036854775807', "pttl is milliseconds or -1"),
         (b'{"key"', b'["key"', "this is not JSON"),
         (b'{"end": true', b'{"end": true, "x": 1', "line 39: the file was changed"),
         (b'"keys": 37', b'"keys": 36', "line 39: the export says 36 keys and the file holds 37"),
@@ -847,6 +849,17 @@ def test_import_of_foreign_or_malformed_lines_writes_nothing(
     lines = data.splitlines()
     assert caught.value.line in (39, *(number for number, line in enumerate(lines, 1) if old in line))
     assert not left(client)
+
+
+def test_refusal_of_a_key_does_not_show_it(client: Client) -> None:
+    """A file of another tenant may be in the wrong hands."""
+    fill(client)
+    for name in (b"7", b'"acme:\\ud800"', b'"globex:secret"'):
+        data = exported(client).replace(b'"acme:session:7"', name, 1)
+        with pytest.raises(ExportFileError) as caught:
+            tenants.import_(client, io.BytesIO(data))
+        assert "acme:" not in str(caught.value)
+        assert "secret" not in str(caught.value)
 
 
 def test_import_refuses_a_foreign_line_in_a_well_formed_file(client: Client) -> None:
@@ -959,3 +972,54 @@ def test_audit_left_early_leaves_the_client_usable(client: Client) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert client.ping()
+
+
+# --- slots that move --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def maps(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Let the server tell these maps of its slots, one after the other, and the last for ever."""
+
+    def tell(*told: int) -> None:
+        left = list(told)
+        monkeypatch.setattr(
+            store._Single, "refresh", lambda _: left.pop(0) if len(left) > 1 else left[0], raising=True
+        )
+
+    return tell
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        lambda client: tenants.usage(client, "acme"),
+        lambda client: tenants.export(client, "acme", io.BytesIO()),
+        lambda client: tenants.purge(client, "acme", dry_run=True),
+        lambda client: list(tenants.audit(client)),
+    ],
+    ids=["usage", "export", "purge", "audit"],
+)
+def test_run_that_may_have_missed_keys_says_so(client: Client, maps: Any, run: Any) -> None:
+    """Slots moved between its first look and its last."""
+    fill(client)
+    maps(1, 2)
+    with pytest.raises(RuntimeError, match="slots of the cluster moved"):
+        run(client)
+    run(client)
+
+
+def test_purge_takes_no_empty_pass_for_a_proof_when_slots_moved_meanwhile(client: Client, maps: Any) -> None:
+    """It looks again, as often as it may."""
+    maps(1, 2, 2)
+    assert tenants.purge(client, "acme") == tenants.PurgeReport(passes=2)
+    fill(client)
+    maps(1, 1, 2, 2)
+    report = tenants.purge(client, "acme")
+    assert (report.keys, report.passes, report.remaining) == (37, 3, 0)
+    maps(1, 2, 3, 4)
+    with pytest.raises(RuntimeError, match="slots of the cluster moved"):
+        tenants.purge(client, "acme", max_passes=3)
+    fill(client)
+    maps(1, 2)
+    assert tenants.purge(client, "acme", max_passes=1).remaining == 37

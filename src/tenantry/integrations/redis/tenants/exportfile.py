@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 __all__ = ["Entry", "ExportFileError", "Source", "Target", "Writer", "opened", "read", "written"]
 
 VERSION = 1
+# A time to live that a server can add to its clock without leaving its 64 bits, until the year 2109.
+_LONGEST = (1 << 63) - (1 << 42)
 _CHUNK = 1 << 20
 
 
@@ -256,11 +258,14 @@ def _entry(content: dict[str, Any], number: int, prefix: bytes) -> Entry:
     if not key.startswith(prefix):
         raise ExportFileError(number, "the key does not belong to the tenant that was exported")
     pttl, kind = content.get("pttl"), content.get("type")
-    if type(pttl) is not int or pttl < -1:
+    if type(pttl) is not int or not -1 <= pttl <= _LONGEST:
         raise ExportFileError(number, f"pttl is milliseconds or -1, not {shown(pttl)}")
     if not isinstance(kind, str):
         raise ExportFileError(number, f"type is text, not {shown(kind)}")
-    return Entry(key, kind, pttl, _decoded(content, "dump", number), number)
+    dump = _decoded(content, "dump", number)
+    if not dump:
+        raise ExportFileError(number, "dump is empty: no value is")
+    return Entry(key, kind, pttl, dump, number)
 
 
 def _key(content: dict[str, Any], number: int) -> bytes:
@@ -272,7 +277,7 @@ def _key(content: dict[str, Any], number: int) -> bytes:
             return key.encode("utf-8")
     except UnicodeEncodeError:
         pass
-    raise ExportFileError(number, f"key is text, not {shown(key)}")
+    raise ExportFileError(number, "key is not text that UTF-8 can say")
 
 
 def _decoded(content: dict[str, Any], field: str, number: int) -> bytes:

@@ -29,6 +29,8 @@ from tenantry.integrations.redis.tenants.store import (
     open_store,
     scan_command,
     settled,
+    slots_moved,
+    unmoved,
 )
 from tenantry.keys import is_shared_key, owner_of, tenant_prefix
 
@@ -81,25 +83,26 @@ def usage(
         TypeError: ``client`` is asynchronous, a pipeline, or no redis-py client.
         ValueError: ``client`` speaks to one node of a cluster as if it stood alone.
         RuntimeError: Slots of the cluster moved meanwhile.
-        redis.RedisError: What the server or the connection says.
+        redis.RedisError, RedisClusterException: What a server or a connection says.
     """
     prefix = _prefix_of(tenant_id)
     store = open_store(client)
     tell = on_progress or _silent
     types: Counter[str] = Counter()
     report = UsageReport(passes=1, dry_run=dry_run)
-    for node in store.nodes(prefix):
-        for keys in node.pages(prefix):
-            kinds, sizes = _types(node, keys), _sizes(node, keys)
-            here = [kind for kind in kinds if kind != "none"]  # the others are gone by now
-            types.update(here)
-            report = changed(
-                report,
-                keys=report.keys + len(here),
-                bytes=report.bytes + sum(sizes),
-                by_type=dict(types),
-            )
-            tell(report)
+    with unmoved(store):
+        for node in store.nodes(prefix):
+            for keys in node.pages(prefix):
+                kinds, sizes = _types(node, keys), _sizes(node, keys)
+                here = [kind for kind in kinds if kind != "none"]  # the others are gone by now
+                types.update(here)
+                report = changed(
+                    report,
+                    keys=report.keys + len(here),
+                    bytes=report.bytes + sum(sizes),
+                    by_type=dict(types),
+                )
+                tell(report)
     return report
 
 
@@ -159,22 +162,26 @@ def purge(
         TypeError: ``client`` is asynchronous, a pipeline, or no redis-py client.
         ValueError: ``max_passes`` is less than 1, or ``client`` speaks to one node of a cluster as
             if it stood alone.
-        redis.RedisError: What the server or the connection says.
+        RuntimeError: Slots of the cluster moved during every pass that found nothing.
+        redis.RedisError, RedisClusterException: What a server or a connection says.
     """
     prefix = _prefix_of(tenant_id)
     if max_passes < 1:
         raise ValueError(f"max_passes is at least 1, not {max_passes}")
     store = open_store(client)
-    report = PurgeReport(dry_run=dry_run)
-    while report.passes < max_passes:
+    report, where, moved = PurgeReport(dry_run=dry_run), store.refresh(), False
+    while report.passes < (1 if dry_run else max_passes):
         report = changed(report, passes=report.passes + 1, remaining=0)
         together = store.together(prefix)
         for node in store.nodes(prefix):
             with node.holding():
                 report = _sweep(node, prefix, report, on_progress or _silent, together=together)
-        if dry_run or not report.remaining:
+        before, where = where, store.refresh()
+        moved = where != before
+        if not report.remaining and not moved:
             break
-        store.refresh()
+    if moved and (dry_run or not report.remaining):
+        raise slots_moved()  # what was seen is no proof
     return report
 
 
@@ -261,7 +268,7 @@ def export(
         ValueError: ``client`` speaks to one node of a cluster as if it stood alone.
         RuntimeError: Slots of the cluster moved meanwhile: keys may be missing, export again.
         OSError: The file cannot be written.
-        redis.RedisError: What the server or the connection says.
+        redis.RedisError, RedisClusterException: What a server or a connection says.
     """
     prefix = _prefix_of(tenant_id)
     store = open_store(client)
@@ -283,19 +290,14 @@ def _exported(
     report: ExportReport,
     tell: Callable[[ExportReport], object],
 ) -> ExportReport:
-    before = store.refresh()
-    for node in store.nodes(prefix):
-        for keys in node.pages(prefix):
-            for entry in _entries(node, keys):
-                write(entry)
-                size = report.bytes + len(entry.dump)
-                report = changed(report, keys=report.keys + 1, bytes=size)
-            tell(report)
-    if store.refresh() != before:
-        raise RuntimeError(
-            "slots of the cluster moved during the export, so it may lack keys: wait until the "
-            "cluster is stable and export again"
-        )
+    with unmoved(store):
+        for node in store.nodes(prefix):
+            for keys in node.pages(prefix):
+                for entry in _entries(node, keys):
+                    write(entry)
+                    size = report.bytes + len(entry.dump)
+                    report = changed(report, keys=report.keys + 1, bytes=size)
+                tell(report)
     return report
 
 
@@ -366,7 +368,7 @@ def import_(
         TypeError: ``client`` is asynchronous, a pipeline, or no redis-py client.
         ValueError: ``client`` speaks to one node of a cluster as if it stood alone.
         OSError: The file cannot be read.
-        redis.RedisError: What the server or the connection says.
+        redis.RedisError, RedisClusterException: What a server or a connection says.
     """
     wanted = None if tenant_id is None else _prefix_of(tenant_id)
     store = open_store(client)
@@ -378,6 +380,7 @@ def import_(
         _, _, entries = exportfile.read(file)
         new = wanted or _prefix_of(owner)
         moved = (changed(entry, key=new + entry.key[len(old) :]) for entry in entries)
+        store.refresh()
         writes = _Writes(store, replace=replace, dry_run=dry_run)
         report = ImportReport(passes=1, dry_run=dry_run)
         for some in _batches(moved, _dumped):
@@ -481,7 +484,10 @@ def audit(
     Raises:
         TypeError: ``client`` is asynchronous, a pipeline, or no redis-py client; at once.
         ValueError: ``client`` speaks to one node of a cluster as if it stood alone; at once.
-        redis.RedisError: What the server or the connection says, from the iterator.
+        RuntimeError: Slots of the cluster moved meanwhile: keys may be missing; at the end of the
+            iterator.
+        redis.RedisError, RedisClusterException: What a server or a connection says, from the
+            iterator.
     """
     store = open_store(client)
     encoder = client.get_encoder()
@@ -496,12 +502,13 @@ def _orphans(
     report: AuditReport,
     tell: Callable[[AuditReport], object],
 ) -> Iterator[bytes | str]:
-    for node in store.nodes(None):
-        for keys in node.pages(None):
-            orphans = [key for key in keys if owner_of(key) is None and not is_shared_key(key)]
-            report = changed(report, keys=report.keys + len(orphans), scanned=report.scanned + len(keys))
-            tell(report)
-            yield from (_as_client(key, encoding) for key in orphans)
+    with unmoved(store):
+        for node in store.nodes(None):
+            for keys in node.pages(None):
+                orphans = [key for key in keys if owner_of(key) is None and not is_shared_key(key)]
+                report = changed(report, keys=report.keys + len(orphans), scanned=report.scanned + len(keys))
+                tell(report)
+                yield from (_as_client(key, encoding) for key in orphans)
 
 
 def _as_client(key: bytes, encoding: str | None) -> bytes | str:

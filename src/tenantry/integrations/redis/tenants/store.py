@@ -38,6 +38,8 @@ __all__ = [
     "open_store",
     "scan_command",
     "settled",
+    "slots_moved",
+    "unmoved",
 ]
 
 # The knee of the curve: ten times fewer are fifteen times slower, ten times more hold the server
@@ -83,10 +85,15 @@ def settled(replies: Sequence[Any]) -> Sequence[Any]:
         return replies
     if not isinstance(failed, ELSEWHERE):
         raise failed
-    raise RuntimeError(
+    raise slots_moved() from failed
+
+
+def slots_moved() -> RuntimeError:
+    """The error of a run that cannot say that it has seen every key."""
+    return RuntimeError(
         "slots of the cluster moved during this run, so it may have missed keys: wait until the "
         "cluster is stable and run it again"
-    ) from failed
+    )
 
 
 class Node:
@@ -227,6 +234,22 @@ class _Cluster:
 
     def together(self, prefix: bytes) -> bool:
         return prefix.startswith(b"{")
+
+
+@contextlib.contextmanager
+def unmoved(store: Store) -> Iterator[None]:
+    """Ask first who holds what, and raise at the end if that has changed meanwhile.
+
+    A client asks by itself only when a server sends it away, and a ``SCAN`` of a server that holds
+    nothing any more is no reason to.
+
+    Raises:
+        RuntimeError: Slots moved.
+    """
+    before = store.refresh()
+    yield
+    if store.refresh() != before:
+        raise slots_moved()
 
 
 def open_store(client: object) -> Store:
