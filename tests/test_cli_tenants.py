@@ -277,11 +277,74 @@ def test_wrong_id_is_exit_status_2(client: redis.Redis, url: str, bad: str) -> N
     assert client.dbsize() == 3
 
 
-def test_wrong_url_is_exit_status_2() -> None:
-    """Not a failure of a server."""
-    result = invoke("http://example.com", "usage", "acme")
+@pytest.mark.parametrize(
+    ("url", "why", "options"),
+    [
+        ("http://example.com", "scheme", []),
+        ("redis://:sec/ret@127.0.0.1:1/0", "cannot be read", []),
+        ("redis://:12/sec@ret:1/0", "names no host", []),
+        ("redis://user:12/sec@ret:1/0", "its path is no number", []),
+        ("redis://:12#sec@ret:1/0", "names no host", []),
+        ("redis://sec@ret:1#/0", "names no host", []),
+        ("redis://:12?sec@ret:1/0", "cannot be read", []),
+        ("redis://:12?sec=ret@h:1/0", "names no host", []),
+        ("redis://[::1", "cannot be read", []),
+        ("redis://h:99999", "cannot be read", []),
+        ("redis://h:1/sec", "its path is no number", []),
+        ("redis://h:1/0/1", "its path is no number", []),
+        ("redis://h:1/0?sec=1", "has an option", []),
+        ("redis://h:1/0?sec=1", "has an option", ["--cluster"]),
+        ("redis://h:1/0?socket_timeout=sec", "socket_timeout", []),
+        ("redis://h:1/0?sec=1", "has an option", ["--sentinel", "primary"]),
+        ("unix:///tmp/sec", "name a host", ["--sentinel", "primary"]),
+        ("unix:///tmp/sec", "name a host", ["--cluster"]),
+        ("redis://h:1", "a cluster has no sentinel", ["--sentinel", "primary", "--cluster"]),
+    ],
+)
+@pytest.mark.parametrize("command", ["usage", "purge", "export"])
+def test_wrong_url_is_exit_status_2(
+    command: str, url: str, why: str, options: list[str], tmp_path: Path
+) -> None:
+    """Before a question, no failure of a server, and no part of what may be a password is shown."""
+    file = [str(tmp_path / "file")] if command == "export" else []
+    result = invoke(url, command, "acme", *file, *options, answer="n\n")
+    told = " ".join(result.stderr.replace("│", " ").split())
     assert result.exit_code == 2
-    assert "scheme" in result.stderr
+    assert why in told
+    assert "[y/N]" not in told
+    assert "ret" not in told
+    assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://", "redis:///0", "redis://?socket_timeout=1", "unix://u:p@/tmp/s?db=1"]
+)
+def test_url_may_leave_the_server_to_redis_py(url: str) -> None:
+    """If it names nothing at all."""
+    with Server(url).connected():
+        pass
+
+
+@pytest.mark.parametrize("is_cluster", [False, True])
+def test_cluster_that_cannot_be_reached_is_exit_status_3(url: str, is_cluster: bool) -> None:
+    """Its errors are of a kind of their own."""
+    result = invoke(url if is_cluster else "redis://127.0.0.1:1", "usage", "acme", "--cluster")
+    assert result.exit_code == 3
+    assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize("code", ["raise KeyError('shop')", "1 / 0", "raise SystemError"])
+def test_module_that_cannot_be_imported_is_exit_status_3(
+    client: redis.Redis, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str
+) -> None:
+    """Not 1, which means that there are keys of nobody."""
+    (tmp_path / "broken_keys.py").write_text(code)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    for module in ("broken_keys", ".relative"):
+        result = invoke(url, "audit", "--import", module)
+        assert (result.exit_code, result.stdout) == (3, "")
+        assert f"--import {module}: " in result.stderr
 
 
 def test_unreachable_server_is_exit_status_3_and_shows_no_password() -> None:

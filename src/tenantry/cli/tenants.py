@@ -6,15 +6,17 @@ import base64
 import contextlib
 import dataclasses
 import importlib
+import re
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Annotated, Any, Final
+from urllib.parse import parse_qsl, urlsplit
 
 import typer
 
 from tenantry.cli.terminal import Status, confirm, finish, outcome, print_json, progress, say
+from tenantry.errors import TenancyError
 from tenantry.ids import ensure_tenant_id
 from tenantry.keys import tenant_prefix, use_layout
 
@@ -85,8 +87,8 @@ def usage(
 ) -> None:
     """Count a tenant's keys and their memory, by type."""
     with _operations(layout) as operations:
-        owner = ensure_tenant_id(tenant)
-        with Server(url, cluster, sentinel).connected() as client, _watched("Counting", client) as tell:
+        owner, server = ensure_tenant_id(tenant), Server(url, cluster, sentinel)
+        with server.connected() as client, _watched("Counting", client) as tell:
             report = operations.usage(client, owner, on_progress=tell)
         if as_json:
             _print_report("usage", report, tenant=owner)
@@ -156,10 +158,10 @@ def export(
     if piped and as_json and not dry_run:
         raise typer.BadParameter("stdout is where the export goes", param_hint="--json")
     with _operations(layout) as operations:
-        owner = ensure_tenant_id(tenant)
+        owner, server = ensure_tenant_id(tenant), Server(url, cluster, sentinel)
         confirm(f"Replace {target}?", yes=yes or dry_run or piped or not target.is_file())
         where = sys.stdout.buffer if piped else target
-        with Server(url, cluster, sentinel).connected() as client, _watched("Copying", client) as tell:
+        with server.connected() as client, _watched("Copying", client) as tell:
             report = operations.export(client, owner, where, dry_run=dry_run, on_progress=tell)
         if as_json:
             _print_report("export", report, tenant=owner, file=str(target))
@@ -261,11 +263,30 @@ def audit(
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Server:
-    """Where the keys are, and how to get there."""
+    """Where the keys are, and how to get there.
+
+    Raises:
+        typer.BadParameter: The URL is none, or not one that names its server beyond doubt.
+    """
 
     url: str
     cluster: bool = False
     sentinel: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.cluster and self.sentinel:
+            raise typer.BadParameter("a cluster has no sentinel", param_hint="--sentinel")
+        wrong = _wrong_with(self.url, by_host=self.cluster or self.sentinel is not None)
+        if wrong:
+            raise _bad_url(wrong)
+        try:
+            # Connects to nothing, and takes no option that it does not know.
+            pool = self._lazy_client().connection_pool
+            pool.connection_class(**pool.connection_kwargs)
+        except ValueError as error:
+            raise _bad_url(str(error)) from error
+        except TypeError as error:
+            raise _bad_url("it has an option that redis-py does not take") from error
 
     def __str__(self) -> str:
         """Where, without the password."""
@@ -276,10 +297,7 @@ class Server:
     @contextlib.contextmanager
     def connected(self) -> Iterator[Client]:
         """Yield a client, and close it afterwards."""
-        try:
-            client = self._client()
-        except ValueError as error:
-            raise typer.BadParameter(str(error), param_hint="--url") from error
+        client = self._client()
         try:
             yield client
         finally:
@@ -287,11 +305,14 @@ class Server:
 
     def _client(self) -> Client:
         import redis
+
+        return redis.RedisCluster.from_url(self.url) if self.cluster else self._lazy_client()
+
+    def _lazy_client(self) -> redis.Redis:
+        import redis
         from redis.connection import parse_url
         from redis.sentinel import Sentinel
 
-        if self.cluster:
-            return redis.RedisCluster.from_url(self.url)
         if not self.sentinel:
             return redis.Redis.from_url(self.url)
         options: dict[str, Any] = parse_url(self.url)  # type: ignore[no-untyped-call]
@@ -305,18 +326,55 @@ class Server:
         return primary
 
 
+_NAMES_A_SERVER: Final = re.compile(r"/?[0-9]*")
+
+
+def _wrong_with(url: str, *, by_host: bool) -> str | None:
+    """Return what is wrong with a URL, without a part of it: what looks like a path may be a password.
+
+    redis-py would connect to a server of its own choice where it finds none in the URL.
+    """
+    escape = "in a user name or a password write / # ? @ : as %2F %23 %3F %40 %3A"
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+        parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
+    except ValueError:
+        return f"it cannot be read; {escape}"
+    if parts.scheme not in ("redis", "rediss", "unix"):
+        return "its scheme is none of redis://, rediss:// and unix://"
+    if parts.fragment or (parts.netloc and not host and parts.scheme != "unix"):
+        return f"it names no host; {escape}"
+    if parts.scheme == "unix":
+        return "a socket is no way to it; name a host" if by_host else None
+    return None if _NAMES_A_SERVER.fullmatch(parts.path) else f"its path is no number of a database; {escape}"
+
+
+def _bad_url(why: str) -> typer.BadParameter:
+    return typer.BadParameter(why, param_hint="--url")
+
+
+def _import(module: str) -> None:
+    try:
+        importlib.import_module(module)
+    except (TenancyError, ImportError):
+        raise
+    except Exception as error:
+        raise RuntimeError(f"--import {module}: {type(error).__name__}: {error}") from error
+
+
 @contextlib.contextmanager
 def _operations(layout: Layout | None, modules: Sequence[str] = ()) -> Iterator[Any]:
     """Yield the operations, in the layout wanted, with every failure turned into an exit status."""
     with outcome():
         from tenantry.integrations.redis import tenants  # without redis-py this names the extra
 
-        from redis import RedisError  # isort: skip
+        from redis.exceptions import RedisClusterException, RedisError  # isort: skip
 
-        with outcome(RedisError):
+        with outcome(RedisError, RedisClusterException):
             sys.path.insert(0, str(Path.cwd()))
             for module in modules:
-                importlib.import_module(module)
+                _import(module)
             if layout is not None:
                 use_layout(layout.value)
             yield tenants

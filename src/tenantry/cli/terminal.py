@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sys
 from enum import IntEnum
 from functools import partial
 from typing import TYPE_CHECKING, NoReturn
@@ -50,7 +51,8 @@ def confirm(question: str, *, yes: bool) -> None:
     if yes:
         return
     try:
-        agreed = typer.confirm(question, err=True)
+        with contextlib.redirect_stdout(sys.stderr):  # where a part of the prompt goes in any case
+            agreed = typer.confirm(question, err=True)
     except typer.Abort:
         say("")
         agreed = False
