@@ -745,24 +745,36 @@ def test_async_generator_is_cancelled_while_it_ends(bind):
             yield
         finally:
             try:
-                await asyncio.Event().wait()
+                await asyncio.sleep(0)
             except asyncio.CancelledError:
                 FINAL.append(active())
                 await asyncio.sleep(0)
                 FINAL.append(active())
                 raise
 
+    bound = bind(steps)()
+    with pytest.raises(StopIteration):
+        anext(bound).send(None)
+    ending = bound.aclose()
+    assert ending.send(None) is None
+    assert ending.throw(asyncio.CancelledError()) is None
+    assert active() is None
+    with pytest.raises(asyncio.CancelledError):
+        ending.send(None)
+    assert FINAL == ["acme", "acme"]
+
+
+@pytest.mark.parametrize("bind", [lambda function: function, bind_decorator, bind_carry, bind_object])
+def test_async_generator_that_is_told_to_exit_says_so(bind):
+    """As without a scope around it."""
+
     async def main():
-        bound = bind(steps)()
+        bound = bind(tenant_of_the_end)()
         await anext(bound)
-        ending = asyncio.ensure_future(bound.aclose())
-        await asyncio.sleep(0)
-        ending.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await ending
+        with pytest.raises(GeneratorExit):
+            await bound.athrow(GeneratorExit)
 
     asyncio.run(main())
-    assert FINAL == ["acme", "acme"]
 
 
 def test_event_loop_sees_one_async_generator_begin():

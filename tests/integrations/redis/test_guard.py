@@ -99,6 +99,16 @@ def test_guard_is_idempotent(client: Any) -> None:
             client.execute_command("MYMOD.GET", "acme:1")
 
 
+def test_guarding_again_guards_the_pool_that_it_was_given_meanwhile(client: Any, server: Any) -> None:
+    """And proves it."""
+    client.connection_pool = fakeredis.FakeRedis(server=server).connection_pool
+    guard(client)
+    connection = client.connection_pool.get_connection()
+    with tenant_scope("acme"), pytest.raises(CrossTenantError):
+        connection.send_command("GET", "globex:1")
+    client.connection_pool.release(connection)
+
+
 def test_declared_commands_are_of_one_client(client: Any, server: Any) -> None:
     """Another client does not know them."""
     other = guard(fakeredis.FakeRedis(server=server), commands={"MYMOD.GET": 1})
@@ -478,6 +488,23 @@ def test_pipeline_that_was_reset_is_free_again(client: Any) -> None:
         assert pipe.set("globex:2", 1).execute() == [True]
 
 
+async def test_pipeline_that_was_executed_with_nothing_queued_is_free_again(client: Any, server: Any) -> None:
+    """redis-py does not reset it then."""
+    later = guard(fakeredis.FakeAsyncRedis(server=server))
+    pipe, later_pipe = client.pipeline(), later.pipeline()
+    with tenant_scope("acme"):
+        pipe.watch("acme:1")
+        pipe.unwatch()
+        assert pipe.execute() == []
+        await later_pipe.watch("acme:1")
+        await later_pipe.unwatch()
+        assert await later_pipe.execute() == []
+    with tenant_scope("globex"):
+        assert pipe.set("globex:2", 1).execute() == [True]
+        assert await later_pipe.set("globex:2", 1).execute() == [True]
+    await later.aclose()
+
+
 def test_watch_and_transaction_work_and_are_judged(client: Any, plain: Any) -> None:
     """WATCH is sent at once; its keys are judged as all others."""
     with tenant_scope("acme"):
@@ -712,6 +739,21 @@ def test_script_registered_under_a_tenant_is_that_tenants(client: Any) -> None:
         assert script(keys=["acme:1"]) == b"a"
     with tenant_scope("globex"), pytest.raises(CrossTenantError, match="script belongs to another tenant"):
         script(keys=["globex:1"])
+
+
+async def test_script_registered_through_a_pipeline_remembers_its_tenant(client: Any, server: Any) -> None:
+    """As through a client."""
+    later = guard(fakeredis.FakeAsyncRedis(server=server))
+    with tenant_scope("acme"):
+        script = client.pipeline().register_script("return 1")
+        later_script = later.pipeline().register_script("return 1")
+        assert script(client=client) == await later_script(client=later) == 1
+    with tenant_scope("globex"):
+        with pytest.raises(CrossTenantError, match="script belongs to another tenant"):
+            script(client=client)
+        with pytest.raises(CrossTenantError, match="script belongs to another tenant"):
+            await later_script(client=later)
+    await later.aclose()
 
 
 def test_no_error_of_the_guard_is_retried_or_swallowed(client: Any) -> None:

@@ -11,7 +11,7 @@ pytest.importorskip("redis")
 
 from tenantry.errors import CrossTenantError, TenancyError, UnknownCommandError
 from tenantry.integrations.redis.rules import RULES, declare
-from tenantry.integrations.redis.verdict import binds, refuse, verdict
+from tenantry.integrations.redis.verdict import Refusal, binds, refuse, verdict
 from tenantry.keys import shared_key
 
 
@@ -500,6 +500,38 @@ def test_declared_command_is_judged_by_its_declaration(declared, command, positi
     """The option takes a position, a range or a function, and any spelling of the name."""
     refusal = verdict(argv(command), "acme", declare(declared))
     assert (refusal.position if refusal else "passes") == position
+
+
+def _fails_on_the_way(words):
+    yield 1
+    yield int(words[1])
+
+
+@pytest.mark.parametrize(
+    "positions", [lambda words: [int(words[1])], _fails_on_the_way, lambda words: words.x]
+)
+def test_declared_function_that_raises_is_a_refusal(positions) -> None:
+    """Its own error may hold the key, and knows no tenant."""
+    declared = declare({"MYMOD.GET": positions})
+    assert verdict(argv("MYMOD.GET globex:1"), None, declared) == Refusal("no tenant", "MYMOD.GET")
+    refusal = verdict(argv("MYMOD.GET globex:1"), "acme", declared)
+    assert refusal is not None
+    with pytest.raises(
+        CrossTenantError, match="declaration in commands= raised (Value|Attribute)Error"
+    ) as caught:
+        refuse(refusal, "acme")
+    assert "globex" not in str(caught.value)
+    assert caught.value.__context__ is None
+
+
+def test_declared_function_cannot_be_async() -> None:
+    """The command is not sent before its positions are known."""
+
+    async def positions(words):
+        return [1]
+
+    with pytest.raises(TypeError, match=r"MYMOD\.GET: .*async"):
+        declare({"mymod.get": positions})
 
 
 def test_declare_takes_nothing_for_nothing() -> None:

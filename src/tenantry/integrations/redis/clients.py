@@ -62,7 +62,16 @@ class CallSite(Seat):
         return args
 
 
-class ClientSeat(CallSite):
+class ScriptMaker(CallSite):
+    """What registers scripts: they remember their tenant."""
+
+    def register_script(self, script: Any) -> Any:
+        registered = self._tenantry.seat(self._tenantry_base().register_script(script), ScriptSeat)
+        registered._tenantry_owner = current_tenant_or_none()
+        return registered
+
+
+class ClientSeat(ScriptMaker):
     """A client, sync or asyncio, on one server or a cluster."""
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
@@ -96,11 +105,6 @@ class ClientSeat(CallSite):
     def ts(self, *args: Any, **kwargs: Any) -> Any:
         return self._tenantry.seat(self._tenantry_base().ts(*args, **kwargs), ModuleSeat)
 
-    def register_script(self, script: Any) -> Any:
-        registered = self._tenantry.seat(self._tenantry_base().register_script(script), ScriptSeat)
-        registered._tenantry_owner = current_tenant_or_none()
-        return registered
-
 
 class ModuleSeat(Seat):
     """The commands of a module; its pipelines are made past the client, straight on the pool."""
@@ -124,7 +128,7 @@ class ScriptSeat(Seat):
 # --- pipelines -----------------------------------------------------------------------------------
 
 
-class PipelineTenant(CallSite):
+class PipelineTenant(ScriptMaker):
     """A pipeline belongs to the tenant of its first command until it is executed or reset."""
 
     _tenantry_owner: str | None = None
@@ -187,7 +191,9 @@ class PipelineMemory(PipelineTenant):
 
     def execute(self, *args: Any, **kwargs: Any) -> Any:
         self._tenantry_check()
-        return self._tenantry_base().execute(*args, **kwargs)
+        replies = self._tenantry_base().execute(*args, **kwargs)
+        self._tenantry_forget()  # with nothing queued there was no reset
+        return replies
 
     def reset(self) -> Any:
         try:
@@ -209,7 +215,9 @@ class AsyncPipelineMemory(PipelineTenant):
 
     async def execute(self, *args: Any, **kwargs: Any) -> Any:
         self._tenantry_check()
-        return await self._tenantry_base().execute(*args, **kwargs)
+        replies = await self._tenantry_base().execute(*args, **kwargs)
+        self._tenantry_forget()
+        return replies
 
     async def reset(self) -> Any:
         try:

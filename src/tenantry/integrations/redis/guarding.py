@@ -93,7 +93,7 @@ def guard(client: _Client, *, commands: Mapping[str, Declaration] | None = None)
             ``COMMAND INFO``; 0 means that it has no keys. For this client only.
 
     Returns:
-        The same client. Guarding it again adds ``commands`` and changes nothing else.
+        The same client. Guarding it again adds ``commands``, and guards a pool that it was given meanwhile.
 
     Raises:
         TypeError: ``client`` is no client of redis-py's, or ``commands`` is not of that form.
@@ -111,7 +111,7 @@ def guard(client: _Client, *, commands: Mapping[str, Declaration] | None = None)
         raise TypeError(f"guard takes a client of redis-py's, not {kind.__name__}")
     policy = policy_of(client) or _policy_of_pool(client) or Policy(_adopt)
     policy.declare(rules)
-    if policy_of(client) is None:
+    if policy_of(client) is None or _policy_of_pool(client) is None:
         _put_in_place(client, policy)
     return client
 

@@ -7,6 +7,7 @@ wrongly. Everything that is in neither is unknown, and what is unknown is refuse
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -341,6 +342,10 @@ def _declared(name: object, value: object) -> tuple[str, Rule]:
     spelled = " ".join(name.replace("|", " ").split()).upper()
     if not _NAME.fullmatch(spelled):
         raise ValueError(f"{name!r} is not a command: name it, or its container and subcommand")
+    if inspect.iscoroutinefunction(value):
+        raise TypeError(
+            f"{spelled}: its positions are needed before it is sent, so the function cannot be async"
+        )
     if callable(value):
         return spelled, Rule(spelled, _claims_of(value), passes=True)
     first, last, step = _numbers(spelled, value)
@@ -367,14 +372,22 @@ def _ranged(first: int, last: int, step: int) -> Claims:
     return lambda argv: map(Claim, _range(first, last, step, argv))
 
 
+def _declared_positions(function: Callable[[Argv], object], argv: Argv) -> list[object]:
+    try:
+        found = function(argv)
+        if isinstance(found, Iterable):
+            return list(found)
+    except Exception as error:  # noqa: BLE001 - fails closed; without its text, which may hold a key
+        why = f"its declaration in commands= raised {type(error).__name__}"
+        raise Unreadable(0, why) from None
+    raise Unreadable(0, "its declaration in commands= gave no positions")
+
+
 def _claims_of(function: Callable[[Argv], object]) -> Claims:
     def claims(argv: Argv) -> Iterator[Claim]:
-        found = function(argv)
-        if not isinstance(found, Iterable):
-            raise Unreadable(0, "its declaration gave no positions")
-        for position in found:
+        for position in _declared_positions(function, argv):
             if type(position) is not int or not 0 < position < len(argv):
-                raise Unreadable(0, "its declaration gave a position that it does not have")
+                raise Unreadable(0, "its declaration in commands= gave a position that it does not have")
             yield Claim(position)
 
     return claims
