@@ -131,6 +131,29 @@ def test_operations_see_the_node_that_the_client_has_not_heard_of(cluster: Redis
     assert dumps(cluster, own) == own
 
 
+def test_slot_on_its_way_is_no_ground_for_a_proof(
+    cluster: RedisCluster, servers: tuple[services.Server, ...]
+) -> None:
+    """Its keys are on two nodes, and the map of slots names one."""
+    fill(cluster, count=60)
+    source, target = (redis.Redis(port=server.port) for server in servers[:2])
+    names = [node.execute_command("CLUSTER MYID").decode() for node in (source, target)]
+    source.execute_command("CLUSTER SETSLOT", 93, "MIGRATING", names[1])
+    try:
+        for run in (tenants.usage, tenants.purge, lambda *words: tenants.export(*words, io.BytesIO())):
+            with pytest.raises(RuntimeError, match="slots of the cluster moved"):
+                run(cluster, "acme")
+        source.execute_command("CLUSTER SETSLOT", 93, "STABLE")
+        target.execute_command("CLUSTER SETSLOT", 93, "IMPORTING", names[0])
+        with pytest.raises(RuntimeError, match="slots of the cluster moved"):
+            list(tenants.audit(cluster))
+    finally:
+        for node in (source, target):
+            node.execute_command("CLUSTER SETSLOT", 93, "STABLE")
+            node.close()
+    assert tenants.purge(cluster, "acme").remaining == tenants.usage(cluster, "acme").keys == 0
+
+
 def test_one_node_of_a_cluster_is_refused(
     cluster: RedisCluster, servers: tuple[services.Server, ...]
 ) -> None:

@@ -172,7 +172,10 @@ class Store(Protocol):
         """Return the node that holds ``key``."""
 
     def refresh(self) -> object:
-        """Ask the servers again who holds what; return a value that changes when that does."""
+        """Ask the servers again who holds what; return a value that differs from the last if that does.
+
+        Also if a slot is on its way just now.
+        """
 
     def together(self, prefix: bytes) -> bool:
         """Return whether one command may name many keys with this prefix."""
@@ -230,7 +233,12 @@ class _Cluster:
     def refresh(self) -> object:
         self._client.nodes_manager.initialize()
         slots = self._client.nodes_manager.slots_cache
-        return {slot: nodes[0].name for slot, nodes in slots.items()}
+        # While a slot moves, its keys are on two nodes and the map names one: like no other map.
+        return object() if self._is_moving() else {slot: nodes[0].name for slot, nodes in slots.items()}
+
+    def _is_moving(self) -> bool:
+        """Ask every primary: each tells of its own slots only, ``[93-<-…]`` or ``[93->-…]``."""
+        return any(b" [" in settled(node.run([(b"CLUSTER", b"NODES")]))[0] for node in self.nodes(None))
 
     def together(self, prefix: bytes) -> bool:
         return prefix.startswith(b"{")
