@@ -516,6 +516,7 @@ def test_declared_function_that_raises_is_a_refusal(positions) -> None:
     assert verdict(argv("MYMOD.GET globex:1"), None, declared) == Refusal("no tenant", "MYMOD.GET")
     refusal = verdict(argv("MYMOD.GET globex:1"), "acme", declared)
     assert refusal is not None
+    assert refusal.position == 0
     with pytest.raises(
         CrossTenantError, match="declaration in commands= raised (Value|Attribute)Error"
     ) as caught:
@@ -558,7 +559,8 @@ def test_declared_function_that_finds_no_argument_refuses(found: object) -> None
     refusal = verdict([b"MYMOD.GET", b"acme:1"], "acme", rules)
     assert refusal is not None
     assert (refusal.reason, refusal.position) == ("foreign", 0)
-    assert "declaration" in refusal.detail
+    what = "no positions" if found is None else "a position that it does not have"
+    assert refusal.detail == f"its declaration in commands= gave {what}"
 
 
 @pytest.mark.parametrize(
