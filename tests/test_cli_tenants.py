@@ -293,7 +293,7 @@ def test_wrong_id_is_exit_status_2(client: redis.Redis, url: str, bad: str) -> N
         ("redis://h:1/sec", "its path is no number", []),
         ("redis://h:1/0/1", "its path is no number", []),
         ("redis://h:1/0?sec=1", "has an option", []),
-        ("redis://h:1/0?sec=1", "has an option", ["--cluster"]),
+        ("redis://h:1/0?socket_timeout=sec", "socket_timeout", ["--cluster"]),
         ("redis://h:1/0?socket_timeout=sec", "socket_timeout", []),
         ("redis://h:1/0?sec=1", "has an option", ["--sentinel", "primary"]),
         ("unix:///tmp/sec", "name a host", ["--sentinel", "primary"]),
@@ -323,6 +323,11 @@ def test_url_may_leave_the_server_to_redis_py(url: str) -> None:
     """If it names nothing at all."""
     with Server(url).connected():
         pass
+
+
+def test_url_of_a_cluster_may_have_options_of_its_client() -> None:
+    """Which no connection takes."""
+    Server("redis://h:1?read_from_replicas=true", cluster=True)
 
 
 @pytest.mark.parametrize("is_cluster", [False, True])

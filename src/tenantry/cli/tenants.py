@@ -280,9 +280,10 @@ class Server:
         if wrong:
             raise _bad_url(wrong)
         try:
-            # Connects to nothing, and takes no option that it does not know.
             pool = self._lazy_client().connection_pool
-            pool.connection_class(**pool.connection_kwargs)
+            if not self.cluster:  # whose client has options of its own, and passes over the rest
+                # Connects to nothing, and takes no option that it does not know.
+                pool.connection_class(**pool.connection_kwargs)
         except ValueError as error:
             raise _bad_url(str(error)) from error
         except TypeError as error:
