@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from uuid import uuid4
 
 import psutil
 import psycopg
@@ -134,7 +135,8 @@ def judge(made: Fleet, tenant: str, messages: int) -> None:
 
 def run(broker: str, database: dict[str, str], folder: Path, *, messages: int, kills: int) -> Workers:
     """Deliver, kill, wait, judge."""
-    tenants = [f"tenant{number:02}" for number in range(20)]
+    one = uuid4().hex[:6]  # the database is that of the runs before, too
+    tenants = [f"tenant-{one}-{number:02}" for number in range(20)]
     with under_load(broker, database, folder, tenants, workers=2) as (made, pool):
         work = [(tenant, number) for number in range(messages) for tenant in tenants]
         random.shuffle(work)
