@@ -131,6 +131,19 @@ def test_operations_see_the_node_that_the_client_has_not_heard_of(cluster: Redis
     assert dumps(cluster, own) == own
 
 
+def test_import_does_not_ask_the_node_that_is_no_more(cluster: RedisCluster) -> None:
+    """After a failover the client still knows the old primary, which answers nobody."""
+    own = fill(cluster, count=20)
+    file = io.BytesIO()
+    tenants.export(cluster, "acme", file)
+    tenants.purge(cluster, "acme")
+    gone = ClusterNode("127.0.0.1", services.free_port(), "primary")
+    slots = cluster.nodes_manager.slots_cache
+    slots.update({slot: [gone] for slot in slots})
+    assert tenants.import_(cluster, io.BytesIO(file.getvalue())).keys == 21
+    assert dumps(cluster, own) == own
+
+
 def test_slot_on_its_way_is_no_ground_for_a_proof(
     cluster: RedisCluster, servers: tuple[services.Server, ...]
 ) -> None:
